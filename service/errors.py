@@ -1,0 +1,65 @@
+"""Every error that Leadtime raises on purpose, as one tree without HTTP status codes.
+
+    LeadtimeError
+    ├── ArtifactError            a model file cannot be used
+    ├── SettingsError            the environment asks for something that cannot be
+    ├── UnreadableBody           the request body is not JSON
+    ├── BodyTooLarge             the request body has more bytes than the limit
+    ├── UnsupportedMediaType     the request body is in another format
+    ├── InvalidRequest           the body is JSON but says something that cannot be answered
+    │   └── ForecastOutOfRange   the numbers are so large that the forecast is not finite
+    └── NotFound                 no such model or version
+
+`service.api.problems` alone knows which status each becomes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a request: where (an RFC 6901 JSON pointer) and how to mend it."""
+
+    pointer: str
+    message: str
+
+
+class LeadtimeError(Exception):
+    """The root: catching it catches every error that Leadtime raises on purpose."""
+
+
+class ArtifactError(LeadtimeError):
+    """A model file cannot be used; the message names the file's fault and, where there is one, the mend."""
+
+
+class SettingsError(LeadtimeError):
+    """A setting is unknown or holds a value that it cannot hold."""
+
+
+class UnreadableBody(LeadtimeError):
+    """The request body is not a JSON document."""
+
+
+class BodyTooLarge(LeadtimeError):
+    """The request body has more bytes than the limit."""
+
+
+class UnsupportedMediaType(LeadtimeError):
+    """The request body is declared to be in a format that the endpoint does not read."""
+
+
+class InvalidRequest(LeadtimeError):
+    """The request is readable, but cannot be answered; `faults` says where and why, never repeating a value."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.pointer or '(body)'}: {fault.message}" for fault in faults))
+        self.faults = tuple(faults)
+
+
+class ForecastOutOfRange(InvalidRequest):
+    """The window's numbers lead to a forecast that 32-bit floats cannot hold."""
+
+
+class NotFound(LeadtimeError):
+    """No model, or no version of it, has the name asked for; the message lists the names that exist."""
