@@ -1,0 +1,241 @@
+"""The engine: one artifact opened with onnxruntime, ready to run prefill and decode steps."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+from service.artifact import (
+    FORECAST,
+    NEXT_STATE,
+    SCALE,
+    STATE,
+    VALUES,
+    Metadata,
+    Tensor,
+    check_graph,
+    read_metadata,
+)
+from service.errors import ArtifactError
+from service.window import Values, slide
+
+State = Values
+
+# Rows that `Engine.forecast` runs together: beyond about 16 nothing is gained per row, and memory stays small.
+_ROWS_TOGETHER: Final = 32
+
+# A path that cannot exist, because its parent is a file.
+_NOWHERE: Final = str(Path(__file__))
+
+# What onnxruntime says of a file that it cannot load, and the same in plain words. Its own messages are kept from
+# readers: they name paths and C++ functions.
+_LOADING_FAULTS: Final = (
+    (r"protobuf parsing failed|No graph was found", "it is not an ONNX file, or it is cut short"),
+    (
+        r"xternal data|xternal initializer|model_path must not be empty",
+        "its weights lie in another file: save the model as one file",
+    ),
+    (
+        r"is not a registered function/op|No Op registered|No opset import for domain",
+        "its graph uses an operator that is not standard ONNX: export it with standard operators only",
+    ),
+    (
+        r"IR version|opset version",
+        f"it is of a newer ONNX version than onnxruntime {onnxruntime.__version__} reads: export it with an older one",
+    ),
+)
+
+
+class Step(NamedTuple):
+    """What one run gives, each row apart."""
+
+    forecast: Values
+    """(batch, features): the next step, raw units."""
+    next_state: State | None
+    """(batch, state_size), to pass with the next value; None for a model whose window is slid."""
+    scale: Values | None
+    """(batch, features): the window's scale; None where the graph does not tell it."""
+
+
+class Engine:
+    """An artifact that has been checked and tried out. Its methods may be called from several threads at once."""
+
+    def __init__(self, metadata: Metadata, digest: str, session: onnxruntime.InferenceSession) -> None:
+        """Wrap a session whose graph is that of `metadata`; use `Engine.open`, which makes sure of it."""
+        self.metadata = metadata
+        self.digest = digest
+        self._session = session
+        present = {output.name for output in session.get_outputs()}
+        self._outputs = [name for name in (FORECAST, NEXT_STATE, SCALE) if name in present]
+        self._context_length = metadata.context_length
+        self._state_size = metadata.state_size
+        self._has_scale = SCALE in present
+
+    @classmethod
+    def open(cls, path: Path) -> "Engine":
+        """Read, check and try out an artifact. The file is read once; it may be replaced or removed afterwards.
+
+        Raises:
+            ArtifactError: the file cannot be read, is not ONNX, breaks the contract, or does not run.
+        """
+        content = _read(path)
+        session = _load(content)
+        metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
+        check_graph(metadata, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+        engine = cls(metadata, f"sha256:{hashlib.sha256(content).hexdigest()}", session)
+        _try_out(engine)
+        return engine
+
+    @property
+    def context_length(self) -> int:
+        """Steps of a window that are used; of longer ones, the end."""
+        return self._context_length
+
+    @property
+    def minimum_window(self) -> int:
+        """The shortest window accepted, in steps."""
+        return self.metadata.minimum_window
+
+    @property
+    def features(self) -> int:
+        """Numbers per step."""
+        return len(self.metadata.features)
+
+    @property
+    def state_size(self) -> int:
+        """Floats carried per sequence; 0 = the window is slid instead."""
+        return self._state_size
+
+    def run(self, values: Values, state: State | None = None) -> Step:
+        """Run the graph once: prefill with a window, or decode with one step and the state carried to it.
+
+        `values` is (batch, time, features) and `state` (batch, state_size); None stands for a fresh state, and is the
+        only state of a model whose window is slid.
+
+        Raises:
+            ArtifactError: the graph fails on these shapes.
+        """
+        feed = {VALUES: values}
+        if self._state_size:
+            feed[STATE] = np.zeros((len(values), self._state_size), np.float32) if state is None else state
+        try:
+            outputs = self._session.run(self._outputs, feed)
+        # onnxruntime's errors share no base class of their own.
+        except Exception as error:
+            raise ArtifactError(
+                f"its graph fails on {len(values)} windows of {values.shape[1]} steps ({type(error).__name__})"
+            ) from error
+        return Step(outputs[0], outputs[1] if self._state_size else None, outputs[-1] if self._has_scale else None)
+
+    def forecast(self, windows: Values, horizon: int) -> Values:
+        """Forecast iteratively from windows of equal length: (batch, time, features) to (batch, horizon, features).
+
+        Raises:
+            ValueError: the windows are shorter than `minimum_window`, or the horizon is below 1.
+            ArtifactError: the graph fails.
+        """
+        if windows.shape[1] < self.minimum_window:
+            raise ValueError(f"windows of {windows.shape[1]} steps; at least {self.minimum_window} are needed")
+        if horizon < 1:
+            raise ValueError("horizon must be at least 1")
+        forecasts = np.empty((len(windows), horizon, self.features), np.float32)
+        for start in range(0, len(windows), _ROWS_TOGETHER):
+            rows = slice(start, start + _ROWS_TOGETHER)
+            self._roll(windows[rows, -self._context_length :], forecasts[rows])
+        return forecasts
+
+    def _roll(self, windows: Values, forecasts: Values) -> None:
+        """Fill `forecasts` (batch, horizon, features), each step from the one before it."""
+        values, state = np.ascontiguousarray(windows, np.float32), None
+        for lead in range(forecasts.shape[1]):
+            forecast, state, _ = self.run(values, state)
+            forecasts[:, lead] = forecast
+            values = slide(values, forecast, self._context_length) if state is None else forecast[:, None]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"it cannot be read: {error.strerror}") from error
+    if not content:
+        raise ArtifactError("it is empty")
+    return content
+
+
+def _load(content: bytes) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        for pattern, fault in _LOADING_FAULTS:
+            if re.search(pattern, str(error)):
+                raise ArtifactError(fault) from error
+        raise ArtifactError(f"onnxruntime cannot load it ({type(error).__name__})") from error
+
+
+def _session_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    # A forecast's operators are far too small to share among threads; processes spread the work over cores instead.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of memory is kept for every shape ever seen, and windows come in any length and batch: it would only grow.
+    options.enable_mem_pattern = False
+    # The arena keeps the memory of the largest run for good. Runs are short of allocations as it is: malloc serves.
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    # A model from bytes may still name files beside the working directory as its weights: let them be found nowhere.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
+    return options
+
+
+def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[Tensor]:
+    return [Tensor(argument.name, _dtype(argument.type), _shape(argument.shape)) for argument in arguments]
+
+
+def _dtype(name: str) -> str:
+    """Turn onnxruntime's name of a type into numpy's, where it has one."""
+    inner = re.fullmatch(r"tensor\((\w+)\)", name)
+    if inner is None:
+        return name
+    return {"float": "float32", "double": "float64", "float16": "float16"}.get(inner[1], inner[1])
+
+
+def _shape(sizes: Sequence[int | str | None]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in sizes)
+
+
+def _try_out(engine: Engine) -> None:
+    """Run a rising line through the graph, to see that it runs, keeps its shapes, and keeps rows apart."""
+    for length in sorted({engine.minimum_window, engine.context_length}):
+        line = np.linspace(1, 2, 2 * length * engine.features, dtype=np.float32).reshape(2, length, engine.features)
+        both = _tried(engine, line, None)
+        alone = _tried(engine, line[1:], None)
+        if not np.allclose(both.forecast[1:], alone.forecast, rtol=1e-3, atol=1e-4):
+            raise ArtifactError("its forecast for one window depends on the other windows of the batch")
+        if engine.state_size:
+            _tried(engine, both.forecast[:, None], both.next_state)
+
+
+def _tried(engine: Engine, values: Values, state: State | None) -> Step:
+    step = engine.run(values, state)
+    rows, features = len(values), engine.features
+    wanted = {
+        FORECAST: (step.forecast, (rows, features)),
+        NEXT_STATE: (step.next_state, (rows, engine.state_size)),
+        SCALE: (step.scale, (rows, features)),
+    }
+    for name, (found, shape) in wanted.items():
+        if found is None:
+            continue
+        if found.shape != shape:
+            raise ArtifactError(f"its output {name!r} has the shape {found.shape} where {shape} is due")
+        # A state is the model's own business; what leaves the service must be numbers.
+        if name != NEXT_STATE and not np.isfinite(found).all():
+            raise ArtifactError(f"its output {name!r} is not finite for a plain rising line")
+    return step
