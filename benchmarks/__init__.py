@@ -1,0 +1,1 @@
+"""Measurements of the running service, on the machine at hand: `make bench`."""

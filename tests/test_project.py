@@ -1,0 +1,136 @@
+"""What holds for the project as a whole: its locks, its documents, and that the service stands without training."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+BASE = PROJECT["project"]["dependencies"]
+TRAINING = PROJECT["project"]["optional-dependencies"]["training"]
+DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
+BUILD = PROJECT["build-system"]["requires"]
+LOCKS = {
+    "service": BASE,
+    "training": BASE + TRAINING,
+    "development": BASE + TRAINING + DEVELOPMENT,
+    "build": BUILD,
+}
+TRAINING_ONLY = ["tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "pandas", "pyarrow", "matplotlib"]
+
+
+def pins(lock: str) -> Mapping[str, set[Version]]:
+    """Every package of a lock with its versions: more than one where Python versions or platforms need others."""
+    found: dict[str, set[Version]] = {}
+    for line in (ROOT / "locks" / f"{lock}.txt").read_text().splitlines():
+        if line and not line.startswith((" ", "#")):
+            requirement = Requirement(line.removesuffix("\\").strip())
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "==", line
+            found.setdefault(canonicalize_name(requirement.name), set()).add(Version(specifier.version))
+    return found
+
+
+def unsatisfied(requirements: list[str], pinned: Mapping[str, set[Version]]) -> list[str]:
+    faults = []
+    for requirement in map(Requirement, requirements):
+        versions = pinned.get(canonicalize_name(requirement.name), set())
+        if not versions or not all(version in requirement.specifier for version in versions):
+            faults.append(f"{requirement}: pinned {sorted(map(str, versions)) or 'nowhere'}")
+    return faults
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_lock_pins_every_direct_dependency_to_a_version_that_pyproject_allows(lock: str) -> None:
+    assert unsatisfied(LOCKS[lock], pins(lock)) == [], "run `make lock`"
+
+
+def test_a_lock_that_is_out_of_date_would_be_noticed() -> None:
+    pinned = {"numpy": {Version("2.4.6"), Version("2.5.5")}}
+    assert unsatisfied(["numpy>=2.5"], pinned) == ["numpy>=2.5: pinned ['2.4.6', '2.5.5']"]
+    assert unsatisfied(["scipy"], pinned) == ["scipy: pinned nowhere"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_pin_has_hashes(lock: str) -> None:
+    entries = re.split(r"\n(?=\S)", (ROOT / "locks" / f"{lock}.txt").read_text().strip())
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [("service", "training"), ("training", "development")])
+def test_a_package_has_the_same_versions_in_a_larger_lock(smaller: str, larger: str) -> None:
+    wide = pins(larger)
+    assert {name: versions for name, versions in pins(smaller).items() if wide.get(name) != versions} == {}
+
+
+def test_the_build_lock_can_be_installed_beside_the_others() -> None:
+    build, development = pins("build"), pins("development")
+    assert {name for name in build.keys() & development.keys() if build[name] != development[name]} == set()
+
+
+def test_the_service_lock_holds_nothing_of_training() -> None:
+    assert pins("service").keys() & set(TRAINING_ONLY) == set()
+
+
+def test_the_lowest_python_of_the_project_is_the_one_that_the_tools_check_for() -> None:
+    lowest = "3.11"
+    assert SpecifierSet(PROJECT["project"]["requires-python"]) == SpecifierSet(f">={lowest}")
+    assert PROJECT["tool"]["mypy"]["python_version"] == lowest
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py" + lowest.replace(".", "")
+
+
+def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+    found = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1] == PROJECT["project"]["version"]
+
+
+def test_every_decision_record_is_in_the_index_under_its_own_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    records = sorted(file.name for file in folder.glob("[0-9]*.md"))
+    assert re.findall(r"^\| \[\d{4}\]\(([^)]+)\)", index, re.MULTILINE) == records
+    for name in records:
+        assert (folder / name).read_text().startswith(f"# {name[:4]}: "), name
+
+
+# Run in a fresh interpreter. A module that is None in sys.modules cannot be imported, as if it were not installed.
+WITHOUT_TRAINING = """
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+import service.__main__
+from service.app import create_app
+from service.settings import Settings
+application = create_app(Settings.from_environment({{}}))
+assert "/forecast" in application.openapi()["paths"]
+"""
+
+
+def test_the_service_is_assembled_where_only_its_own_lock_is_installed() -> None:
+    allowed = pins("service").keys() | {"leadtime"}
+    modules = {
+        module
+        for module, distributions in packages_distributions().items()
+        if not allowed & {canonicalize_name(name) for name in distributions}
+    }
+    assert {"tensorflow", "keras", "tf2onnx", "onnx", "pandas", "pytest"} <= modules
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRAINING.format(blocked=sorted(modules | {"training"}))],
+        cwd=ROOT,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
