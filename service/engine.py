@@ -126,9 +126,8 @@ class Engine:
             outputs = self._session.run(self._outputs, feed)
         # onnxruntime's errors share no base class of their own.
         except Exception as error:
-            raise ArtifactError(
-                f"its graph fails on {len(values)} windows of {values.shape[1]} steps ({type(error).__name__})"
-            ) from error
+            kind = type(error).__name__
+            raise ArtifactError(f"its graph fails on values of shape {values.shape} ({kind})") from error
         return Step(outputs[0], outputs[1] if self._state_size else None, outputs[-1] if self._has_scale else None)
 
     def forecast(self, windows: Values, horizon: int) -> Values:

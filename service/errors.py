@@ -8,7 +8,8 @@
     ├── UnsupportedMediaType     the request body is in another format
     ├── InvalidRequest           the body is JSON but says something that cannot be answered
     │   └── ForecastOutOfRange   the numbers are so large that the forecast is not finite
-    └── NotFound                 no such model or version
+    ├── NotFound                 no such model or version
+    └── ShuttingDown             the service finishes what it has and takes nothing new
 
 `service.api.problems` alone knows which status each becomes.
 """
@@ -63,3 +64,7 @@ class ForecastOutOfRange(InvalidRequest):
 
 class NotFound(LeadtimeError):
     """No model, or no version of it, has the name asked for; the message lists the names that exist."""
+
+
+class ShuttingDown(LeadtimeError):
+    """The service finishes the forecasts that it has begun, and takes no new ones."""

@@ -2,7 +2,7 @@
 
     kind            state    forecast
     drift           carried  last value + mean step between the window's first and last value (a straight line)
-    lstm            carried  a native ONNX LSTM with seeded weights over the scaled window; `LstmReference` is its numpy twin
+    lstm            carried  a native ONNX LSTM with seeded weights; `LstmReference` is its numpy twin
     mean            none     mean of the window (of its last `context_length` values)
     bidirectional   none     a native bidirectional LSTM with seeded weights over the window
 
@@ -312,7 +312,8 @@ def _float_tensor(name: str, *shape: str | int) -> onnx.ValueInfoProto:
 
 
 def _output(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
-    return next(output for output in model.graph.output if output.name == name)
+    found: onnx.ValueInfoProto = next(output for output in model.graph.output if output.name == name)
+    return found
 
 
 def _drop_metadata(model: onnx.ModelProto) -> None:
