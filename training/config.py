@@ -32,6 +32,7 @@ class Data(_Section):
         default=None, description="Steps in a season; inferred from the frequency when not given."
     )
     fill_limit: int = Field(default=3, ge=0, description="Longest run of missing steps that is filled, linearly.")
+    skip_short: bool = Field(default=False, description="Leave out series that are too short, instead of refusing.")
     horizon: Positive | None = Field(
         default=None, description="Lead times scored in the backtest; one season when not given, else 24."
     )
@@ -63,7 +64,8 @@ class Fitting(_Section):
     learning_rate: float = Field(default=2e-3, gt=0)
     clip_norm: float = Field(default=1.0, gt=0, description="Largest global norm of a gradient.")
     patience: Positive = Field(default=8, description="Epochs without improvement on validation before stopping.")
-    huber_delta: float = Field(default=1.0, gt=0, description="Scaled error from which the Huber loss is linear.")
+    huber_delta: float = Field(default=0.1, gt=0, description="Scaled error from which the Huber loss is linear.")
+    warm_up: int = Field(default=100, ge=0, description="Batches over which the learning rate rises to its value.")
 
 
 class Config(_Section):

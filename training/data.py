@@ -1,26 +1,57 @@
-"""Series on a regular grid of steps, checked, and their split by time."""
+"""Series on a regular grid of steps, read from a table and checked, and their split by time."""
 
+import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from training.config import Config
+from training.config import Config, Data
+from training.errors import DataError
+from training.grid import Group, group_rows, lay, refuse_long_gaps
+from training.table import Table, suggestion
+from training.timeline import (
+    Business,
+    Counted,
+    Spacing,
+    Times,
+    in_words,
+    infer_spacing,
+    looks_like_dates,
+    read_times,
+    season_of,
+    spacing_of,
+)
+
+_DEFAULT_HORIZON: Final = 24
+_ENUMERATED: Final = re.compile(r"([A-Za-z_]{0,8})(\d{1,5})")
+_WIDE_COLUMNS: Final = 12
+_NAMED: Final = 5  # series or columns listed in a message
+_WIDE: Final = (
+    "The table looks wide, with one series in each row and its steps as columns: make it long, one row per series and "
+    "step, for example with pandas.melt, and name the columns with --series, --time and --target"
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
-    """One series without gaps; `values` is (time, features), `times` the timestamps of its steps in UTC or local time."""
+    """One series without gaps: `values` (time, features) and the timestamps of its steps, where it has any."""
 
     name: str
     values: npt.NDArray[np.float64]
     times: pd.DatetimeIndex | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
-    """Series that one model is fitted on: the same features, spacing and season."""
+    """Series that one model is fitted on: the same features, spacing and season.
+
+    `notes` says in sentences what was taken, inferred and filled; `digest` is that of names, times and values.
+    """
 
     series: tuple[Series, ...]
     features: tuple[str, ...]
@@ -32,7 +63,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where the parts of one series meet: train [0, train_end), validation [train_end, validation_end), test the rest."""
+    """Where the parts of one series meet.
+
+    Training is [0, train_end), validation [train_end, validation_end), test the rest.
+    """
 
     train_end: int
     validation_end: int
@@ -47,4 +81,282 @@ class Split:
 
 def horizon(panel: Panel, config: Config) -> int:
     """The lead times scored: as configured, else one season, else 24."""
-    return config.data.horizon or panel.season or 24
+    return _horizon(panel.season, config)
+
+
+def read_panel(table: Table, config: Config) -> Panel:
+    """Make checked series on a regular grid of steps from a table in long form.
+
+    Short gaps are filled linearly; leading and trailing steps at which a feature has no value are cut off.
+
+    Raises:
+        DataError: a column is missing or is not what it must be, times repeat or are uneven, a gap is longer than the
+            limit, or a series is constant or too short.
+    """
+    data = config.data
+    notes: list[str] = []
+    _refuse_wide(table, data)
+    targets = _targets(table, data, notes)
+    values = np.column_stack([table.numbers(target) for target in targets])
+    _refuse_without_values(table, targets, values)
+    times = _times(table, data, targets, notes)
+    groups = group_rows(table, data.series, times)
+    spacing = _spacing(table, data, times, groups, notes)
+    season = _season(data, spacing, notes)
+    series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
+    series = _long_enough(table.source, series, season, config, notes)
+    _refuse_constant(table.source, series, targets)
+    notes.append(_count(series, targets))
+    return Panel(series, targets, spacing.code, season, tuple(notes), _digest(series, targets))
+
+
+def split(panel: Panel, config: Config) -> Split:
+    """Split each series by time: its last `test_share` is the test part, `validation_share` before that validation.
+
+    Each of the two has at least horizon + 1 steps; training has the rest, longer than the context and one horizon.
+
+    Raises:
+        DataError: a series is too short for that.
+    """
+    ahead = horizon(panel, config)
+    boundaries = []
+    for one in panel.series:
+        rows = len(one.values)
+        if rows < rows_needed(rows, ahead, config):
+            raise DataError(_too_short("the data", [one], len(panel.series), ahead, config))
+        test, validation = _part_lengths(rows, ahead, config)
+        boundaries.append(Boundary(rows - test - validation, rows - test))
+    return Split(tuple(boundaries))
+
+
+def rows_needed(rows: int, ahead: int, config: Config) -> int:
+    """The fewest steps that a series of `rows` must have: its test and validation parts, context and one horizon."""
+    return sum(_part_lengths(rows, ahead, config)) + config.network.context_length + ahead + 1
+
+
+def _horizon(season: int | None, config: Config) -> int:
+    return config.data.horizon or season or _DEFAULT_HORIZON
+
+
+def _part_lengths(rows: int, ahead: int, config: Config) -> tuple[int, int]:
+    """Steps of the test part and of the validation part."""
+    test, validation = (
+        max(round(rows * share), ahead + 1) for share in (config.data.test_share, config.data.validation_share)
+    )
+    return test, validation
+
+
+def _refuse_wide(table: Table, data: Data) -> None:
+    if data.time is None and data.series is None and _is_wide(table):
+        raise DataError(f"{table.source}: wide data are not read. {_WIDE}")
+
+
+def _is_wide(table: Table) -> bool:
+    """Whether most of the columns are named like the steps of one series: V1, V2, V3, … or dates."""
+    names = [str(name) for name in table.frame.columns]
+    dated = pd.to_datetime(pd.Series(names, dtype="str"), format="ISO8601", errors="coerce").notna()
+    if dated.sum() >= 3 and dated.mean() > 0.5:
+        return True
+    found = [match for name in names if (match := _ENUMERATED.fullmatch(name))]
+    numbers = sorted({int(match[2]) for match in found})
+    without_holes = len(numbers) == len(found) and bool(numbers) and numbers[-1] - numbers[0] < 2 * len(numbers)
+    return len(found) > _WIDE_COLUMNS and len(found) > 0.8 * len(names) and without_holes
+
+
+def _targets(table: Table, data: Data, notes: list[str]) -> tuple[str, ...]:
+    for name in (*data.target, data.time, data.series):
+        if name is not None and name not in table.frame.columns:
+            wide = f". {_WIDE}" if _is_wide(table) else ""
+            raise DataError(f"{table.source}: there is no column {name!r}{suggestion(name, table.frame.columns)}{wide}")
+    if data.time is not None and data.time == data.series:
+        raise DataError(f"column {data.time!r} cannot be the time and the series at once")
+    for name in data.target:
+        if data.target.count(name) > 1:
+            raise DataError(f"the target {name!r} is named twice")
+        if name in (data.time, data.series):
+            raise DataError(f"column {name!r} cannot be a target and the time or the series at once")
+    return data.target or (_only_target(table, data, notes),)
+
+
+def _only_target(table: Table, data: Data, notes: list[str]) -> str:
+    others = [str(name) for name in table.frame.columns if name not in (data.time, data.series)]
+    numeric = [name for name in others if _is_numeric(table, name) and not looks_like_dates(table, name)]
+    if len(numeric) != 1:
+        found = f"of {_listed(numeric)}" if numeric else "but no column holds numbers only"
+        raise DataError(f"{table.source}: name the columns to forecast with --target, {found}")
+    notes.append(f"target {numeric[0]!r}: the only column of numbers")
+    return numeric[0]
+
+
+def _is_numeric(table: Table, name: str) -> bool:
+    try:
+        return not bool(np.isnan(table.numbers(name)).all())
+    except DataError:
+        return False
+
+
+def _refuse_without_values(table: Table, targets: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
+    for target, column in zip(targets, values.T, strict=True):
+        if np.isnan(column).all():
+            raise DataError(f"{table.source}: column {target!r} holds no value at all; name another with --target")
+
+
+def _times(table: Table, data: Data, targets: tuple[str, ...], notes: list[str]) -> Times | None:
+    name, found = data.time, ""
+    if name is None:
+        others = [str(column) for column in table.frame.columns if column not in (*targets, data.series)]
+        dated = [column for column in others if looks_like_dates(table, column)]
+        if len(dated) > 1:
+            raise DataError(f"{table.source}: several columns hold times ({_listed(dated)}): name one with --time")
+        if not dated:
+            notes.append("no time column: the rows were taken as successive steps, in the order of the file")
+            return None
+        name, found = dated[0], "; taken because it alone holds times"
+    times = read_times(table, name)
+    notes.append(f"time: column {name!r}, {times.note}{found}")
+    return times
+
+
+def _spacing(table: Table, data: Data, times: Times | None, groups: list[Group], notes: list[str]) -> Spacing:
+    """How far apart the steps lie."""
+    given = data.frequency
+    if given is not None:
+        checked = times is not None and times.dates
+        notes.append(f"frequency {in_words(given)}: as given" + ("" if checked else "; no dates to check it by"))
+        if checked:
+            return spacing_of(given)
+    if times is None:
+        return Counted(1, given)
+    if max(len(group.rows) for group in groups) < 3:
+        raise DataError(f"{table.source}: too few rows: no series has more than 2; many more are needed")
+    spacing = infer_spacing([group.keys for group in groups], dates=times.dates)
+    if spacing is None:
+        raise DataError(
+            f"{table.source}: the times are uneven, no spacing holds for half of the steps: bring the data to even "
+            f"steps first, for example with pandas' resample, or name the spacing with --frequency"
+        )
+    if isinstance(spacing, Business):
+        notes.append(
+            "working days: weekends and holidays are no gaps, the rows were taken as successive steps and forecasts "
+            "have no frequency (--frequency D fills the weekends instead)"
+        )
+    elif isinstance(spacing, Counted):
+        return Counted(spacing.length, given)
+    else:
+        notes.append(f"frequency {in_words(str(spacing.code))}: inferred from the time column")
+    return spacing
+
+
+def _season(data: Data, spacing: Spacing, notes: list[str]) -> int | None:
+    season = data.season or (5 if isinstance(spacing, Business) else season_of(spacing.code))
+    if season is None:
+        notes.append("no season is known (--season names one)")
+    else:
+        source = "a working week" if isinstance(spacing, Business) else "inferred from the frequency"
+        notes.append(f"season {season}: {source if data.season is None else 'as given'}")
+    return season
+
+
+def _series(
+    table: Table,
+    targets: tuple[str, ...],
+    values: npt.NDArray[np.float64],
+    times: Times | None,
+    groups: list[Group],
+    spacing: Spacing,
+    limit: int,
+    notes: list[str],
+) -> tuple[Series, ...]:
+    grids = [lay(table, values, group, spacing) for group in groups]
+    refuse_long_gaps(table, targets, times, grids, limit)
+    if times is not None and any(np.any(np.diff(group.rows) < 0) for group in groups):
+        notes.append("the rows were not in order of time, and were sorted")
+    if cut := sum(grid.cut for grid in grids):
+        notes.append(f"{cut} steps without a value were cut off at the beginning or the end")
+    if missing := sum(grid.missing for grid in grids):
+        notes.append(f"{missing} missing values were filled linearly, in gaps of at most {limit} steps")
+    return tuple(Series(grid.group.name or ", ".join(targets), grid.interpolated(), grid.times) for grid in grids)
+
+
+def _long_enough(
+    source: str, series: tuple[Series, ...], season: int | None, config: Config, notes: list[str]
+) -> tuple[Series, ...]:
+    """The series that are long enough; the others are refused, or left out where that is asked for."""
+    ahead = _horizon(season, config)
+    short = [one for one in series if len(one.values) < rows_needed(len(one.values), ahead, config)]
+    fitting = [one for one in series if len(one.values) >= rows_needed(len(one.values), ahead, config)]
+    if short and not (fitting and config.data.skip_short):
+        raise DataError(_too_short(source, short, len(series), ahead, config))
+    if short:
+        notes.append(f"{len(short)} of {len(series)} series were left out, because they are too short")
+    return tuple(fitting)
+
+
+def _too_short(source: str, short: list[Series], total: int, ahead: int, config: Config) -> str:
+    rows, context = min(len(one.values) for one in short), config.network.context_length
+    needed = _smallest(lambda length: length >= rows_needed(length, ahead, config))
+    mends = ["give more data"]
+    room = rows - sum(_part_lengths(rows, ahead, config)) - ahead - 1
+    if room >= 2:
+        mends.append(f"use a shorter context (--context {room} fits)")
+    if ahead > 1:
+        mends.append("score a shorter horizon (--horizon)")
+    what = f"too few rows: {rows} steps"
+    if total > 1:
+        what = (
+            f"too short: {_listed([one.name for one in short])}, {len(short)} of {total} series, down to {rows} steps"
+        )
+        mends.append("leave the short series out (--skip-short)")
+    return (
+        f"{source}: {what}, but a context of {context} and a horizon of {ahead} need {needed} to train, validate and "
+        f"test on: {', or '.join(mends)}"
+    )
+
+
+def _smallest(holds: Callable[[int], bool]) -> int:
+    """The smallest positive number for which a condition holds, where it holds for all larger ones."""
+    high = 1
+    while not holds(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str, ...]) -> None:
+    constant = [
+        f"column {target!r}" + (f" of series {one.name!r}" if len(series) > 1 else "")
+        for one in series
+        for target, column in zip(targets, one.values.T, strict=True)
+        if np.ptp(column.astype(np.float32)) == 0
+    ]
+    if constant:
+        more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
+        raise DataError(
+            f"{source}: {', '.join(constant[:_NAMED])}{more}: constant, the value never changes and there is nothing "
+            f"to learn; leave it out"
+        )
+
+
+def _count(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:
+    observations = f"{sum(len(one.values) for one in series):,} steps"
+    of_series = f"{len(series)} series, {observations}" if len(series) > 1 else observations
+    return of_series + (f" of {len(targets)} features" if len(targets) > 1 else "")
+
+
+def _digest(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:
+    """SHA-256 of names, times and values."""
+    digest = hashlib.sha256("\x1f".join(targets).encode())
+    for one in series:
+        digest.update(f"\x1e{one.name}\x1f{one.values.shape}".encode())
+        if one.times is not None:
+            digest.update(np.asarray(one.times.as_unit("us").asi8, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(one.values, dtype="<f8").tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(repr(name) for name in names[:_NAMED]) + more
