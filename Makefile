@@ -12,7 +12,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes -
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check check-format check-lint check-types check-layers format model bench lock hooks clean
+.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench lock hooks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -20,6 +20,8 @@ help: ## list the targets
 
 serve: $(SERVICE_VENV)/.ready ## answer forecasts on http://127.0.0.1:8000 (settings: LEADTIME_* variables)
 	@exec $(SERVICE_VENV)/bin/python -m service
+
+install: $(VENV)/.ready ## make .venv, with all that training and development need
 
 test: $(VENV)/.ready ## run every test (some of them: PYTEST_ARGS='tests/service -k window')
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
