@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Two images from one file: `service` (the default) answers forecasts and holds no TensorFlow, `training` fits models.
 #     docker build -t leadtime-service .
 #     docker build -t leadtime-training --target training .
@@ -44,8 +43,9 @@ RUN install -d -o 10001 -g 10001 /models
 ENV PATH=/opt/leadtime/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
     HOME=/tmp
-WORKDIR /tmp
+WORKDIR /
 LABEL org.opencontainers.image.licenses="Apache-2.0"
 
 # --- training --------------------------------------------------------------------------------------------------------
