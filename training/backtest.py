@@ -54,12 +54,10 @@ def backtest(
     engine: Engine,
     panel: Panel,
     split: Split,
-    horizon: int,
     *,
-    season: int | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Forecast from rolling origins of each series' test part with the artifact itself, and score the forecasts.
+    """Forecast from rolling origins of each series' test part with the artifact itself, and score that.
 
     Every forecast's whole horizon lies inside the test part; its window may look back before it. `progress` is told
     how many of how many series are done.
@@ -68,6 +66,7 @@ def backtest(
         ValueError: a test part is shorter than the horizon.
         ArtifactError: the artifact's graph fails.
     """
+    horizon, season = split.horizon, panel.season
     if season is not None and min(part.validation_end for part in split.boundaries) < season:
         season = None  # the first origin has no season behind it
     stride = stride_of([_room(one, part, horizon) for one, part in _parts(panel, split)], season)

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,7 @@ class Panel:
     digest: str
 
 
-@dataclass(frozen=True)
-class Boundary:
+class Boundary(NamedTuple):
     """Where the parts of one series meet.
 
     Training is [0, train_end), validation [train_end, validation_end), test the rest.
@@ -74,14 +73,13 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Split:
-    """The boundaries of each series of a panel, in the panel's order."""
+    """The boundaries of each series of a panel, in the panel's order, and the lead times that test parts have room for.
+
+    The horizon is as configured, else one season, else 24.
+    """
 
     boundaries: tuple[Boundary, ...]
-
-
-def horizon(panel: Panel, config: Config) -> int:
-    """The lead times scored: as configured, else one season, else 24."""
-    return _horizon(panel.season, config)
+    horizon: int
 
 
 def read_panel(table: Table, config: Config) -> Panel:
@@ -118,7 +116,7 @@ def split(panel: Panel, config: Config) -> Split:
     Raises:
         DataError: a series is too short for that.
     """
-    ahead = horizon(panel, config)
+    ahead = _horizon(panel.season, config)
     boundaries = []
     for one in panel.series:
         rows = len(one.values)
@@ -126,7 +124,7 @@ def split(panel: Panel, config: Config) -> Split:
             raise DataError(_too_short("the data", [one], len(panel.series), ahead, config))
         test, validation = _part_lengths(rows, ahead, config)
         boundaries.append(Boundary(rows - test - validation, rows - test))
-    return Split(tuple(boundaries))
+    return Split(tuple(boundaries), ahead)
 
 
 def rows_needed(rows: int, ahead: int, config: Config) -> int:

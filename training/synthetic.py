@@ -18,8 +18,8 @@ _PANEL_START: Final = "2024-01-01"  # a Monday
 def lab() -> pd.DataFrame:
     """The lab series of the course "Sequences, Time Series and Prediction": a trend, a season of 365 and noise.
 
-    Its time axis is 32-bit, as in the course's notebooks, so that the numbers are theirs to the last digit. The dates
-    are added.
+    Its time axis is 32-bit, as in the course's notebooks, so that the numbers are theirs to the last digit. The column time is
+    added: days from 2001 to 2004.
     """
     time = np.arange(_LAB_STEPS, dtype=np.float32)
     phase = (time % LAB_SEASON) / LAB_SEASON
@@ -27,7 +27,7 @@ def lab() -> pd.DataFrame:
     # The course seeds the legacy generator; no other gives its noise.
     noise = np.random.RandomState(42).randn(_LAB_STEPS) * 5.0
     value = 10.0 + 0.05 * time + 40.0 * pattern + noise
-    return pd.DataFrame({"date": pd.date_range(_LAB_START, periods=_LAB_STEPS, freq="D"), "value": value})
+    return pd.DataFrame({"time": pd.date_range(_LAB_START, periods=_LAB_STEPS, freq="D"), "value": value})
 
 
 def panel(seed: int = 0) -> pd.DataFrame:
