@@ -1,0 +1,52 @@
+"""`python -m service`: answer forecasts over HTTP, with settings from `LEADTIME_*` environment variables."""
+
+import os
+import signal
+import sys
+from typing import Final
+
+from service.errors import SettingsError
+from service.settings import Settings
+
+_USAGE_ERROR: Final = 2
+
+
+def main() -> int:
+    """Run the service until it is told to stop; return the exit code: 2 where a setting is wrong."""
+    # After a stop that was asked for, the server raises its signal anew; that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        settings = Settings.from_environment(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"leadtime: {error}\n")
+        return _USAGE_ERROR
+    _serve(settings)
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    import uvicorn  # only now: a wrong setting is told at once
+
+    from service.log import log_configuration
+
+    uvicorn.run(
+        "service.app:application_from_environment",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=log_configuration(settings.log_level),
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The HTTP side of the service: one module a protocol or concern."""

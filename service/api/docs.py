@@ -1,0 +1,82 @@
+"""The documentation that the service carries with it: pages, their assets, the OpenAPI document, kinds of problem.
+
+Nothing comes from outside: the pages work where no network is, under a content-security policy that allows no other
+host and no script inside a page.
+"""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+from fastapi import APIRouter, FastAPI
+from fastapi import Path as PathParameter
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from service.api.openapi import describe_errors
+from service.api.problems import INTERNAL_ERROR, KINDS, NOT_FOUND
+from service.errors import NotFound
+from service.schemas import ProblemKind
+
+_ASSETS: Final = Path(__file__).parent / "assets"
+# Both tools set styles from their scripts, and show images that are part of their styles.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+router = APIRouter()
+
+
+def install(application: FastAPI) -> None:
+    """Add the documentation to `application`."""
+    application.include_router(router)
+    application.mount("/docs/assets", StaticFiles(directory=_ASSETS))
+
+
+@router.get("/", include_in_schema=False)
+async def home() -> Response:
+    """Lead a person who opens the bare address to the documentation."""
+    return RedirectResponse("docs")
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """Swagger UI, in which requests can be tried out."""
+    return FileResponse(_ASSETS / "docs.html", headers=_HEADERS)
+
+
+@router.get("/redoc", include_in_schema=False)
+async def redoc() -> Response:
+    """Redoc, for reading."""
+    return FileResponse(_ASSETS / "redoc.html", headers=_HEADERS)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The OpenAPI document, built when it is first asked for."""
+    application: FastAPI = request.app
+    return Response(orjson.dumps(application.openapi()), media_type="application/json")
+
+
+@router.get(
+    "/problems/{name}",
+    tags=["problems"],
+    operation_id="getProblem",
+    summary="Explain a kind of problem",
+    responses=describe_errors(NOT_FOUND, INTERNAL_ERROR),
+)
+async def get_problem(
+    name: Annotated[str, PathParameter(description="The last part of a problem's type.", examples=["invalid-request"])],
+) -> ProblemKind:
+    """Explain what the `type` of a problem document stands for."""
+    if name not in KINDS:
+        raise NotFound(f"there is no such kind of problem; there are: {', '.join(KINDS)}")
+    kind = KINDS[name]
+    return ProblemKind(type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning)

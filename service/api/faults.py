@@ -1,0 +1,145 @@
+"""Parsing a body, and what pydantic says of a bad one in words that name the place and the mend.
+
+A window is tried as numbers and as rows, so pydantic tells two stories of each bad one; here the story that fits what
+was sent is kept. No message repeats anything of the body, and a pointer repeats no more than a short field name.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from itertools import groupby, islice
+from typing import Final, NamedTuple, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from service.errors import Fault, InvalidRequest, UnreadableBody
+from service.schemas import EACH, FAULTS_AT_MOST, LARGEST_NUMBER, NUMBERS, ROWS, ForecastRequest, MultiStepRequest
+
+Body = TypeVar("Body", bound=ForecastRequest)
+Place = tuple[int | str, ...]
+
+_LONGEST_NAME: Final = 64
+# Only objects with hundreds of thousands of unknown fields have more faults, and listing those would take seconds.
+_FAULTS_WORTH_LISTING: Final = 200_000
+# How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>.
+_LABEL_AT: Final = {"window": 1, "windows": 2, "origin": 1}
+
+_FIELDS: Final = {
+    "window": "must be a window: a list of numbers, or a list of rows of numbers",
+    "windows": "must be a list of windows",
+    "model": "must be a model's name as text: letters, digits, '.', '_' and '-', at most 64 of them",
+    "version": 'must be a version as text: digits in quotes, such as "1"',
+    "origin": "must be an ISO 8601 date or time as text, or a list of them",
+    "frequency": "must be a frequency as text, such as h, 15min, D, W, M, Q or Y",
+    "horizon": "must be a whole number of steps, 1 or more, without quotes or a decimal point",
+}
+_NUMBER: Final = {
+    "float_type": "must be a number: text, true, false, null, lists and objects are not",
+    "finite_number": "must be a finite number: NaN and infinities are not",
+    "greater_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",
+    "less_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",
+}
+
+
+class _Story(NamedTuple):
+    """One fault as pydantic tells it, with the label taken out of its place."""
+
+    union: Place
+    label: str
+    rest: Place
+    kind: str
+
+
+def parse(schema: TypeAdapter[Body], body: bytes) -> Body:
+    """Read `body` as JSON and check it against `schema`, both at once.
+
+    Raises:
+        UnreadableBody: it is not JSON; the message gives line and column.
+        InvalidRequest: it is JSON, but not such as `schema` describes; the first 20 faults are told.
+    """
+    try:
+        return schema.validate_json(body)
+    except ValidationError as error:
+        if error.error_count() > _FAULTS_WORTH_LISTING:
+            raise InvalidRequest([Fault("", "holds too many fields that are not known: send the known ones")]) from None
+        details = error.errors(include_url=False, include_input=False)
+    if details[0]["type"] == "json_invalid":
+        raise UnreadableBody(f"the body is not JSON: {details[0]['ctx']['error']}")
+    raise InvalidRequest(list(islice(_faults(details), FAULTS_AT_MOST)))
+
+
+def pointer_to(place: Place) -> str:
+    """The JSON pointer (RFC 6901) of a place in the body."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
+
+
+def _faults(details: Sequence[ErrorDetails]) -> Iterator[Fault]:
+    for union, told in groupby((_story(detail) for detail in details), key=lambda story: story.union):
+        for story in _fitting(list(told)):
+            yield _fault(union + story.rest, story)
+
+
+def _story(detail: ErrorDetails) -> _Story:
+    place, kind = detail["loc"], detail["type"]
+    at = _LABEL_AT.get(str(place[0]), len(place)) if place else 0
+    if at >= len(place):
+        return _Story(place, "", (), kind)
+    return _Story(place[:at], str(place[at]), place[at + 1 :], kind)
+
+
+def _fitting(stories: Sequence[_Story]) -> Iterable[_Story]:
+    """Of the stories about one value, those of the kind that it was meant to be."""
+    by_label = {label: [story for story in stories if story.label == label] for label in {s.label for s in stories}}
+    if ROWS in by_label:
+        story = by_label[ROWS][0]
+        meant_rows = story.rest != () and not (story.rest == (0,) and story.kind == "list_type")
+        return by_label[ROWS] if meant_rows else by_label[NUMBERS]
+    if EACH in by_label:
+        return [story for story in by_label[EACH] if story.rest] or stories[:1]
+    return stories
+
+
+def _fault(place: Place, story: _Story) -> Fault:
+    if not place:
+        return Fault("", _of_the_whole(story.kind))
+    name = str(place[0])
+    if story.kind == "extra_forbidden":
+        return _unknown_field(name)
+    if story.kind == "missing":
+        return Fault(pointer_to(place), f"is required, and {_FIELDS[name]}")
+    if story.label in (NUMBERS, ROWS):
+        return Fault(pointer_to(place), _of_a_window(story))
+    if name == "windows" and story.kind in ("too_short", "too_long"):
+        return Fault(
+            "/windows", "must hold at least one window" if story.kind == "too_short" else "holds too many windows"
+        )
+    return Fault(pointer_to(place), _FIELDS[name])
+
+
+def _of_the_whole(kind: str) -> str:
+    if kind == "one_of":
+        return "must hold either window (one window) or windows (a list of them), and not both"
+    return 'must be a JSON object, such as {"window": [1, 2, 3]}'
+
+
+def _of_a_window(story: _Story) -> str:
+    depth = len(story.rest)
+    if depth == 0:
+        return "must hold at least one step" if story.kind == "too_short" else _FIELDS["window"]
+    if story.label == ROWS and depth == 1:
+        if story.kind == "too_short":
+            return "must hold one number for each feature"
+        return "must be a row of numbers, as the steps before it are"
+    return _NUMBER.get(story.kind, _NUMBER["float_type"])
+
+
+def _unknown_field(name: str) -> Fault:
+    if len(name) > _LONGEST_NAME:
+        return Fault("", "holds a field whose name is very long and not known: leave it out")
+    if name in MultiStepRequest.model_fields:
+        return Fault(
+            pointer_to((name,)), "is a field of POST /forecast/multi-step only: send it there, or leave it out"
+        )
+    near = get_close_matches(name, _FIELDS, n=1)
+    mend = f"did you mean {near[0]}?" if near else "leave it out"
+    return Fault(pointer_to((name,)), f"is no field of this request: {mend}")

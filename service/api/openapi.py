@@ -1,0 +1,89 @@
+"""The OpenAPI document: what routes cannot say by themselves, and the whole of it."""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.api.examples import ANSWERS, REQUESTS
+from service.api.problems import MEDIA_TYPE, Kind, example
+from service.schemas import ForecastRequest, MultiStepRequest, Problem
+
+TITLE: Final = "Leadtime"
+
+_SCHEMAS: Final = "#/components/schemas/"
+_DESCRIPTION: Final = """\
+Forecasts of time series from a stacked LSTM.
+
+Post a *window* of past observations, in raw units and oldest first, and get the next step (`POST /forecast`) or the
+next `horizon` steps (`POST /forecast/multi-step`). `GET /models` says which models there are, and how well they did on
+data that they had not seen.
+
+Errors are problem documents (RFC 9457, `application/problem+json`). Where the body is at fault, `errors` names each
+place with a JSON pointer and says what must be there.
+"""
+_TAGS: Final = [
+    {"name": "forecasts", "description": "One-step and multi-step forecasts."},
+    {"name": "models", "description": "Which models are served, and what they say of themselves."},
+    {"name": "health", "description": "Probes for whatever runs the service."},
+    {"name": "problems", "description": "The kinds of problem that errors refer to."},
+]
+
+
+def describe_body(schema: str, operation: str) -> dict[str, Any]:
+    """The description of a JSON body that the endpoint reads for itself, for a route's `openapi_extra`."""
+    content = {"schema": {"$ref": _SCHEMAS + schema}, "examples": REQUESTS[operation]}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def describe_answer(operation: str) -> dict[int | str, dict[str, Any]]:
+    """The examples of a successful answer, for a route's `responses`."""
+    return {200: {"content": {"application/json": {"examples": ANSWERS[operation]}}}}
+
+
+def describe_errors(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """The descriptions of errors, for a route's `responses`; kinds of one status share an entry."""
+    described: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        content = {"schema": {"$ref": _SCHEMAS + Problem.__name__}, "examples": {}}
+        entry = described.setdefault(kind.status, {"description": "", "content": {MEDIA_TYPE: content}})
+        entry["description"] = f"{entry['description']} {kind.title}: {kind.meaning}".strip()
+        entry["content"][MEDIA_TYPE]["examples"][kind.name] = {"summary": kind.title, "value": example(kind)}
+        if kind.status == 503:
+            entry["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+    return described
+
+
+def build_openapi(application: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of `application`."""
+    document: dict[str, Any] = get_openapi(
+        title=TITLE,
+        version=version("leadtime"),
+        summary="Time-series forecasts over HTTP",
+        description=_DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        routes=application.routes,
+        tags=_TAGS,
+        separate_input_output_schemas=False,
+    )
+    _leave_out_the_frameworks_own_errors(document)
+    _, bodies = models_json_schema(
+        [(ForecastRequest, "validation"), (MultiStepRequest, "validation"), (Problem, "validation")],
+        ref_template=_SCHEMAS + "{model}",
+    )
+    document["components"]["schemas"] |= bodies["$defs"]
+    return document
+
+
+def _leave_out_the_frameworks_own_errors(document: dict[str, Any]) -> None:
+    """FastAPI documents its own 422 wherever a path has a parameter, though a text parameter is never wrong."""
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path in document["paths"].values():
+        for operation in path.values():
+            error = operation["responses"].get("422", {}).get("content", {}).get("application/json")
+            if error is not None:
+                del operation["responses"]["422"]

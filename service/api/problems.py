@@ -1,0 +1,218 @@
+"""Errors as problem documents (RFC 9457), and the one table of which error becomes which status."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.errors import (
+    BodyTooLarge,
+    ForecastOutOfRange,
+    InvalidRequest,
+    LeadtimeError,
+    NotFound,
+    ShuttingDown,
+    UnreadableBody,
+    UnsupportedMediaType,
+)
+from service.schemas import FAULTS_AT_MOST
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: its name in `/problems/<name>`, its constant title and status, and its explanation."""
+
+    name: str
+    title: str
+    status: int
+    meaning: str
+    detail: str
+    """An example of what one occurrence says of itself."""
+    pointer: str | None = None
+    """An example of the place at fault, where there is one."""
+
+    @property
+    def type(self) -> str:
+        return f"/problems/{self.name}"
+
+
+UNREADABLE_BODY: Final = Kind(
+    "unreadable-body",
+    "The body is not JSON",
+    400,
+    "The body could not be read as a JSON document in UTF-8, or nests too deep. The detail gives line and column.",
+    "the body is not JSON: EOF while parsing a list at line 1 column 16",
+)
+NOT_FOUND: Final = Kind(
+    "not-found",
+    "Not found",
+    404,
+    "No model, version or path has this name. For a model or version the detail lists those that exist.",
+    "there is no such model: the models are default",
+)
+METHOD_NOT_ALLOWED: Final = Kind(
+    "method-not-allowed",
+    "Method not allowed",
+    405,
+    "The path exists, but answers other methods: those of the header Allow.",
+    "this path answers POST only",
+)
+BODY_TOO_LARGE: Final = Kind(
+    "body-too-large",
+    "The body is too large",
+    413,
+    "The body has more bytes than LEADTIME_MAX_BODY_BYTES. Send fewer or shorter windows in one request.",
+    "the body has more than 8388608 bytes: send fewer or shorter windows, or raise LEADTIME_MAX_BODY_BYTES",
+)
+UNSUPPORTED_MEDIA_TYPE: Final = Kind(
+    "unsupported-media-type",
+    "The body's format is not supported",
+    415,
+    "The body is declared to be in another format than JSON, or to be compressed.",
+    "the body must be JSON: send it with the header Content-Type: application/json",
+)
+INVALID_REQUEST: Final = Kind(
+    "invalid-request",
+    "The request cannot be answered",
+    422,
+    "The body is JSON, but holds something that cannot be answered. `errors` names each place and what must be there.",
+    "the body has a fault at /windows/3/17",
+    "/windows/3/17",
+)
+FORECAST_OUT_OF_RANGE: Final = Kind(
+    "forecast-out-of-range",
+    "The forecast is out of range",
+    422,
+    "The window's numbers lead to a forecast that 32-bit floats cannot hold. Divide the series by a constant.",
+    "the body has a fault at /window",
+    "/window",
+)
+INTERNAL_ERROR: Final = Kind(
+    "internal-error",
+    "Internal error",
+    500,
+    "Something failed that should not have. The service's log says what; a client cannot mend it.",
+    "something failed inside the service; its log says what",
+)
+NOT_READY: Final = Kind(
+    "not-ready",
+    "Not ready",
+    503,
+    "The service is stopping, or has no model to answer from. Send requests elsewhere, or again a little later.",
+    "the service is stopping",
+)
+
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        UNREADABLE_BODY,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        BODY_TOO_LARGE,
+        UNSUPPORTED_MEDIA_TYPE,
+        INVALID_REQUEST,
+        FORECAST_OUT_OF_RANGE,
+        INTERNAL_ERROR,
+        NOT_READY,
+    )
+}
+
+_BY_ERROR: Final[Mapping[type, Kind]] = {
+    UnreadableBody: UNREADABLE_BODY,
+    BodyTooLarge: BODY_TOO_LARGE,
+    UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE,
+    InvalidRequest: INVALID_REQUEST,
+    ForecastOutOfRange: FORECAST_OUT_OF_RANGE,
+    NotFound: NOT_FOUND,
+    ShuttingDown: NOT_READY,
+}
+_BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+
+def install(application: FastAPI) -> None:
+    """Let every error of `application` become a problem document."""
+    application.add_exception_handler(LeadtimeError, _answer_error)
+    application.add_exception_handler(HTTPException, _answer_http_error)
+    application.add_exception_handler(ClientDisconnect, _answer_nobody)
+    application.add_exception_handler(Exception, _answer_failure)
+
+
+def problem(
+    kind: Kind,
+    detail: str,
+    *,
+    faults: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A response that is a problem document of `kind`."""
+    document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail}
+    if faults:
+        document["errors"] = faults
+    return _response(document, kind.status, headers)
+
+
+def example(kind: Kind) -> dict[str, Any]:
+    """A problem document such as `kind` leads to."""
+    document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": kind.detail}
+    if kind.pointer is not None:
+        document["errors"] = [{"pointer": kind.pointer, "message": "must be a number: true and false are not"}]
+    return document
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    kind = next((_BY_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _BY_ERROR), None)
+    if kind is None:
+        raise error
+    if isinstance(error, InvalidRequest):
+        listed = error.faults[:FAULTS_AT_MOST]
+        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in listed]
+        return problem(kind, _summary(error), faults=faults)
+    return problem(kind, str(error), headers={"Retry-After": "1"} if kind is NOT_READY else None)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is NOT_FOUND:
+        return problem(kind, "there is no such path: /docs shows those that exist")
+    if kind is METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        return problem(kind, f"this path answers {allowed} only", headers=error.headers)
+    # Any other comes from the framework alone; RFC 9457 names it by its status.
+    phrase = HTTPStatus(error.status_code).phrase
+    document = {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": phrase}
+    return _response(document, error.status_code, error.headers)
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    # The client has hung up; what is answered goes nowhere.
+    return Response(status_code=400)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    # The server logs the traceback, as the error goes on to it.
+    return problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
+
+
+def _summary(error: InvalidRequest) -> str:
+    first = error.faults[0].pointer
+    place = f"at {first}" if first else "in the body as a whole"
+    if len(error.faults) == 1:
+        return f"the body has a fault {place}"
+    if len(error.faults) >= FAULTS_AT_MOST:
+        return f"the body has many faults, the first {place}; the first {FAULTS_AT_MOST} are listed"
+    return f"the body has {len(error.faults)} faults, the first {place}"
+
+
+def _response(document: Mapping[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:
+    return Response(orjson.dumps(document), status, dict(headers or {}), MEDIA_TYPE)

@@ -1,0 +1,109 @@
+"""The assembly of the service."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from service.api import docs, forecast, health, models, problems
+from service.api.openapi import TITLE, build_openapi
+from service.api.state import Service, State
+from service.registry import Registry
+from service.scheduler import Scheduler
+from service.settings import Settings
+
+BUNDLED: Final = Path(__file__).parent / "models"
+
+_log: Final = logging.getLogger("leadtime.service")
+
+
+class Application(FastAPI):
+    """The service as an ASGI application; its OpenAPI document is built when it is first asked for."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if self.openapi_schema is None:
+            self.openapi_schema = build_openapi(self)
+        return self.openapi_schema
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Assemble the service; models are opened when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        registry = Registry.open(settings.models, BUNDLED)
+        service = Service(settings, registry, Scheduler(max_batch=settings.max_batch))
+        refreshing = asyncio.create_task(_refresh(registry, settings.refresh_seconds))
+        with _announced_stop(service):
+            yield {"service": service}
+        refreshing.cancel()
+        with suppress(asyncio.CancelledError):
+            await refreshing
+        await service.scheduler.close()
+
+    application = Application(
+        title=TITLE,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # without an exporter it would only cost time
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    problems.install(application)
+    for router in (forecast.router, models.router, health.router):
+        application.include_router(router)
+    docs.install(application)
+    return application
+
+
+def application_from_environment() -> FastAPI:
+    """The service as the environment sets it, for a server that makes its own worker processes."""
+    return create_app(Settings.from_environment(os.environ))
+
+
+async def _refresh(registry: Registry, seconds: float) -> None:
+    """Look through the models' folder every so many seconds, on a thread, for opening a model takes a while."""
+    while seconds > 0:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(registry.refresh)
+        except Exception:
+            _log.exception("the models' folder could not be looked through; what was served before is still served")
+
+
+@contextmanager
+def _announced_stop(service: Service) -> Iterator[None]:
+    """On SIGTERM let readiness say so for a while before the server, whose handler is put off, stops listening.
+
+    Load balancers look at readiness now and then; until they have, they go on sending requests here.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if service.draining:
+            handler(number, frame)
+            return
+        service.draining = True
+        _log.info("stopping: not ready from now on, and no new connections in %g s", service.settings.notice_seconds)
+        loop.call_soon_threadsafe(loop.call_later, service.settings.notice_seconds, handler, number, None)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,242 @@
+"""Requests and answers of the native protocol, as pydantic models.
+
+Requests are validated once, straight from their bytes. Numbers are strict: no booleans, no text, no NaN or infinity,
+and nothing that 32-bit floats cannot hold. A field that is null counts as not sent; of a name that an object holds
+twice, the last counts, as everywhere in pydantic and in Python's own `json`.
+"""
+
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
+
+from service.artifact import Backtest, Frequency, Metadata, ModelName, Provenance, Version
+from service.settings import WINDOWS_CEILING
+from service.timestamps import LONGEST_ORIGIN
+
+LARGEST_NUMBER: Final = 3e38
+"""A little below the largest 32-bit float, 3.4e38."""
+
+# Labels of the two kinds of window and of origin, by which faults tell which kind was meant.
+NUMBERS: Final = "numbers"
+ROWS: Final = "rows"
+ONE: Final = "one"
+EACH: Final = "each"
+
+FAULTS_AT_MOST: Final = 20
+
+Number = Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
+# The first fault of a window is enough: without `fail_fast` a body of millions of faults takes seconds to refuse.
+Numbers = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
+Rows = Annotated[list[Numbers], Field(min_length=1, fail_fast=True)]
+# From left to right, so that a list of numbers is known as one by its first element, without a second reading.
+Window = Annotated[
+    Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Window")
+]
+OriginText = Annotated[str, Field(max_length=LONGEST_ORIGIN)]
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """Describe a field that is absent, rather than null, where it has nothing to say."""
+    schema.pop("default", None)
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ForecastRequest(_Payload):
+    """What to forecast from: exactly one of `window` and `windows`."""
+
+    model_config = ConfigDict(
+        strict=True, json_schema_extra={"oneOf": [{"required": ["window"]}, {"required": ["windows"]}]}
+    )
+
+    window: Window | None = Field(
+        default=None,
+        description="The past observations, oldest first: numbers for one feature, or one row of numbers per step for "
+        "several. Of a window longer than the model's context length the end is used.",
+        examples=[[20.7, 17.9, 18.8, 14.6, 15.8]],
+    )
+    windows: Annotated[list[Window], Field(min_length=1, max_length=WINDOWS_CEILING)] | None = Field(
+        default=None,
+        description="Several windows, each forecast for itself; their lengths may differ.",
+        examples=[[[20.7, 17.9, 18.8], [3.1, 3.4, 3.3, 3.6]]],
+    )
+    model: ModelName | None = Field(
+        default=None, description="The model's name; without it, the service's default model.", examples=["default"]
+    )
+    version: Version | None = Field(
+        default=None, description="The model's version; without it, the newest one.", examples=["1"]
+    )
+    origin: Annotated[OriginText, Tag(ONE)] | Annotated[list[OriginText], Tag(EACH)] | None = Field(
+        default=None,
+        description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with an "
+        "offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
+        "`windows`, one text holds for all of them, and a list has one text for each.",
+        examples=["2024-03-30T12:00:00+01:00[Europe/Berlin]", ["2024-03-30", "2024-06-30"]],
+    )
+    frequency: Frequency | None = Field(
+        default=None,
+        description="The spacing of the timestamps: s, min, h, D, W, M, Q or Y, or a multiple such as 15min. Without "
+        "it, the model's own frequency.",
+        examples=["h", "15min", "D", "M"],
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.window is None) == (self.windows is None):
+            raise PydanticCustomError("one_of", "must hold exactly one of window and windows")
+        return self
+
+
+class MultiStepRequest(ForecastRequest):
+    """What to forecast from, and how many steps ahead."""
+
+    horizon: int = Field(ge=1, description="How many steps to forecast.", examples=[24])
+
+
+class Forecast(_Payload):
+    """The forecast of one window."""
+
+    values: list[float] | list[list[float]] = Field(
+        description="The forecast steps in order: numbers where the window was numbers, rows where it was rows.",
+        examples=[[15.9, 16.2, 16.1]],
+    )
+    timestamps: list[str] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="The time of each step, in the form of the origin; only where an origin was sent.",
+        examples=[["2024-03-31", "2024-04-01", "2024-04-02"]],
+        json_schema_extra=_without_default,
+    )
+
+
+class ForecastAnswer(_Payload):
+    """The forecasts of all windows of a request, in the order of the windows."""
+
+    model: str = Field(description="The model that answered.", examples=["default"])
+    version: str = Field(description="Its version.", examples=["1"])
+    horizon: int = Field(description="How many steps each forecast has.", examples=[3])
+    forecasts: list[Forecast] = Field(description="One forecast for each window.")
+
+
+class ErrorTableSize(_Payload):
+    """How large a model's table of held-out errors is; the table itself stays in the artifact."""
+
+    origins: int = Field(description="Origins that the errors were taken from.", examples=[200])
+    lead_times: int = Field(description="Lead times that it covers.", examples=[48])
+    errors: int = Field(description="Errors in it, over all features and lead times.", examples=[9600])
+
+
+class VersionFacts(_Payload):
+    """What one version of a model says of itself."""
+
+    model: str = Field(description="The model's name, as requests give it.", examples=["default"])
+    version: str = Field(description="The version, as requests give it.", examples=["1"])
+    digest: str = Field(description="The artifact's SHA-256 digest.", examples=["sha256:9f86d081884c7d65…"])
+    description: str = Field(description="What the model is, in words.")
+    context_length: int = Field(description="Steps of a window that are used; of longer ones, the end.", examples=[192])
+    minimum_window: int = Field(description="The shortest window accepted, in steps.", examples=[2])
+    features: list[str] = Field(description="The features of a row, in order.", examples=[["value"]])
+    frequency: str | None = Field(description="The spacing of observations it was made for; null = any.")
+    season_length: int | None = Field(description="Steps in a season; null = none known.")
+    carries_state: bool = Field(
+        description="Whether steps are decoded from a carried state; otherwise the window is slid."
+    )
+    training: Provenance = Field(description="How the model came to be.")
+    backtest: Backtest | None = Field(description="Scores beside the naive references on the same origins.")
+    error_table: ErrorTableSize | None = Field(description="The held-out errors that intervals are made from.")
+
+    @classmethod
+    def of(cls, *, model: str, version: str, digest: str, metadata: Metadata) -> Self:
+        """The facts of an artifact that is served under the name `model` and `version`."""
+        return cls(
+            model=model,
+            version=version,
+            digest=digest,
+            description=metadata.description,
+            context_length=metadata.context_length,
+            minimum_window=metadata.minimum_window,
+            features=list(metadata.features),
+            frequency=metadata.frequency,
+            season_length=metadata.season_length,
+            carries_state=metadata.state_size > 0,
+            training=metadata.training,
+            backtest=metadata.backtest,
+            error_table=_size_of_errors(metadata),
+        )
+
+
+class ModelFacts(_Payload):
+    """One model and its versions."""
+
+    model: str = Field(description="The model's name.", examples=["default"])
+    versions: list[VersionFacts] = Field(description="Its versions, newest first.")
+
+
+class RejectedFile(_Payload):
+    """A file in the models' folder that is not served."""
+
+    place: str = Field(description="Where it lies in that folder, without the file's name.", examples=["hourly/2"])
+    reason: str = Field(description="Why it is not served, and the mend where there is one.")
+
+
+class ModelList(_Payload):
+    """Every model that is served."""
+
+    default: str = Field(description="The model of requests that name none.", examples=["default"])
+    models: list[ModelFacts] = Field(description="The models, by name.")
+    rejected: list[RejectedFile] = Field(description="Files that are not served, with the reasons.")
+
+
+class Health(_Payload):
+    """The state of the service."""
+
+    status: str = Field(description="`live` or `ready`.", examples=["ready"])
+
+
+class FaultEntry(_Payload):
+    """One thing that is wrong with a request."""
+
+    pointer: str = Field(
+        description="Where: a JSON pointer (RFC 6901) into the body; empty for the whole body.",
+        examples=["/windows/3/17"],
+    )
+    message: str = Field(description="What must be there.", examples=["must be a number: true and false are not"])
+
+
+class Problem(_Payload):
+    """A problem document (RFC 9457): why a request was not answered."""
+
+    type: str = Field(
+        description="The kind of problem: a reference that can be read.", examples=["/problems/not-found"]
+    )
+    title: str = Field(description="The kind in words, always the same for a type.", examples=["Not found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="This occurrence in words.", examples=["there is no model of that name"])
+    errors: list[FaultEntry] | SkipJsonSchema[None] = Field(
+        default=None,
+        description=f"What is wrong with the body, place by place: at most {FAULTS_AT_MOST} of them; only with 422.",
+        json_schema_extra=_without_default,
+    )
+
+
+class ProblemKind(_Payload):
+    """One kind of problem, explained."""
+
+    type: str = Field(description="The reference that problem documents carry.", examples=["/problems/not-found"])
+    title: str = Field(description="The kind in words.", examples=["Not found"])
+    status: int = Field(description="The HTTP status that goes with it.", examples=[404])
+    meaning: str = Field(description="When it is answered, and what to do.")
+
+
+def _size_of_errors(metadata: Metadata) -> ErrorTableSize | None:
+    table = metadata.errors
+    if table is None:
+        return None
+    return ErrorTableSize(
+        origins=table.origins,
+        lead_times=len(table.errors[0]),
+        errors=sum(len(row) for feature in table.errors for row in feature),
+    )

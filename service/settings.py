@@ -1,0 +1,103 @@
+"""The service's settings, read from `LEADTIME_*` environment variables."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.artifact import ModelName
+from service.errors import SettingsError
+
+PREFIX: Final = "LEADTIME_"
+WINDOWS_CEILING: Final = 65_536
+
+
+def _existing_folder(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError("it names a file: name the folder that holds <name>/<version>/model.onnx")
+    return path
+
+
+class Settings(BaseSettings):
+    """What the service is told from outside; every field is `LEADTIME_<FIELD>` in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 = any free one.")
+    workers: int = Field(default=1, ge=1, le=256, description="Number of processes.")
+    models: Annotated[Path, AfterValidator(_existing_folder)] | None = Field(
+        default=None, description="Folder of <name>/<version>/model.onnx; without it, the bundled model alone."
+    )
+    default_model: ModelName = Field(default="default", description="The model of requests that name none.")
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="Most bytes in a request body.")
+    max_windows: int = Field(default=1024, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
+    max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
+    max_horizon: int = Field(default=1000, ge=1, le=100_000, description="Most steps forecast ahead.")
+    max_batch: int = Field(default=16, ge=1, le=4096, description="Most sequences that the model runs at once.")
+    refresh_seconds: float = Field(
+        default=2.0, ge=0, allow_inf_nan=False, description="How often the folder is looked through; 0 = never."
+    )
+    keep_alive_seconds: int = Field(default=75, ge=1, description="How long an idle connection is kept.")
+    drain_seconds: int = Field(
+        default=30, ge=0, description="How long requests in flight may take to finish at a stop."
+    )
+    notice_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long SIGTERM is announced by readiness alone, before new connections are refused.",
+    )
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
+        default="info", description="The least severe messages that are logged."
+    )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the settings from `environ`; names without the prefix are ignored.
+
+        Raises:
+            SettingsError: a name with the prefix is unknown, or a value cannot be held; it names every one of them.
+        """
+        variables = {name: value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+        faults = [_unknown(name) for name in sorted(variables) if name not in _names()]
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name.lower(): value for name, value in variables.items()}
+        try:
+            settings = cls(**source())
+        except ValidationError as error:
+            faults += [
+                f"{PREFIX}{str(fault['loc'][0]).upper()}: {_plain(fault['msg'])}"
+                for fault in error.errors(include_url=False, include_input=False)
+            ]
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return settings
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The environment is an argument of `from_environment`; nothing is read behind the caller's back.
+        return (init_settings,)
+
+
+def _names() -> list[str]:
+    return [PREFIX + field.upper() for field in Settings.model_fields]
+
+
+def _unknown(name: str) -> str:
+    near = get_close_matches(name.upper(), _names(), n=1, cutoff=0.0)
+    return f"{name} is no setting; the nearest is {near[0]}"
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should", "it must")
