@@ -26,6 +26,7 @@ from service.errors import ArtifactError
 
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "leadtime"
+LONGEST_CONTEXT: Final = 65536
 FILE_NAME: Final = "model.onnx"
 
 VALUES: Final = "values"
@@ -114,7 +115,9 @@ class Metadata(_Record):
     name: ModelName
     version: Version
     description: str = Field(max_length=2000)
-    context_length: int = Field(ge=1, description="Steps of a window that are used; of longer ones, the end.")
+    context_length: int = Field(
+        ge=1, le=LONGEST_CONTEXT, description="Steps of a window that are used; of longer ones, the end."
+    )
     minimum_window: int = Field(ge=1, description="The shortest window accepted, in steps.")
     features: FeatureNames
     state_size: int = Field(ge=0, description="Floats carried per sequence; 0 = the window is slid instead.")

@@ -87,7 +87,10 @@ class Engine:
         metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         check_graph(metadata, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
         engine = cls(metadata, f"sha256:{hashlib.sha256(content).hexdigest()}", session)
-        _try_out(engine)
+        try:
+            _try_out(engine)
+        except MemoryError as error:
+            raise ArtifactError("it needs more memory than there is") from error
         return engine
 
     @property

@@ -1,8 +1,8 @@
 """The scheduler: continuous batching of forecasts on the event loop.
 
 A forecast is one prefill run over its window and then one decode run for each further step. Every turn of the loop runs
-one batch, of rows from any requests that wait, and then lets the loop go on: new windows join between steps, complete
-ones leave, and those whose request was cancelled leave before the next run. Nothing waits for a timer or a thread.
+one batch, of rows from any requests that wait, and then lets the loop go on: new windows join between steps, and those
+leave that are complete or whose request was cancelled. Nothing waits for a timer or a thread.
 
 Who goes first:
 - models take turns, and in each model prefill and decode take turns;

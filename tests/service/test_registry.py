@@ -1,0 +1,287 @@
+"""The registry: what lies in the folder is what is served, and a bad file never stops a good one."""
+
+import logging
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import NotFound
+from service.registry import Registry
+from tests.artifacts import Kind, write_artifact, write_broken_artifact
+
+
+@pytest.fixture
+def bundled(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundled"
+    put(folder, "default/1")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def put(folder: Path, place: str, kind: Kind = "drift", *, seed: int = 0) -> Path:
+    """Write an artifact the way that deployments do: beside its place first, then moved there as a whole."""
+    coming = write_artifact(folder / ".coming" / "model.onnx", kind, seed=seed)
+    path = folder / place / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return coming.replace(path)
+
+
+def put_broken(folder: Path, place: str, fault: str = "no metadata") -> Path:
+    coming = write_broken_artifact(folder / ".coming" / "model.onnx", fault)
+    path = folder / place / "model.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return coming.replace(path)
+
+
+def served(registry: Registry) -> dict[str, list[str]]:
+    return {versions[0].name: [model.version for model in versions] for versions in registry.models()}
+
+
+def not_found(registry: Registry, name: str, version: str | None = None) -> str:
+    with pytest.raises(NotFound) as caught:
+        registry.find(name, version)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("folder_made", [False, True], ids=["missing", "empty"])
+def test_without_models_of_ones_own_the_bundled_are_served(bundled: Path, folder: Path, folder_made: bool) -> None:
+    if folder_made:
+        folder.mkdir()
+    assert served(Registry.open(folder, bundled)) == {"default": ["1"]}
+    assert served(Registry.open(None, bundled)) == {"default": ["1"]}
+
+
+def test_models_of_the_folder_are_served_beside_the_bundled_ones(bundled: Path, folder: Path) -> None:
+    path = put(folder, "lab/3")
+    registry = Registry.open(folder, bundled)
+    assert served(registry) == {"default": ["1"], "lab": ["3"]}
+    found = registry.find("lab")
+    assert (found.name, found.version, found.path) == ("lab", "3", path)
+    assert found.engine.forecast(np.array([[[1], [2]]], np.float32), 1).item() == 3
+
+
+def test_a_name_of_the_folder_replaces_the_bundled_one_with_all_its_versions(bundled: Path, folder: Path) -> None:
+    put(folder, "default/7")
+    assert served(Registry.open(folder, bundled)) == {"default": ["7"]}
+
+
+def test_a_bundled_name_is_served_while_the_folder_has_no_usable_version_of_it(bundled: Path, folder: Path) -> None:
+    put_broken(folder, "default/2")
+    registry = Registry.open(folder, bundled)
+    assert registry.find("default").path == bundled / "default" / "1" / "model.onnx"
+    assert list(registry.rejected) == ["default/2"]
+
+
+@given(st.sets(st.integers(1, 10**9 - 1), min_size=1, max_size=5))
+@settings(max_examples=15, deadline=None)
+def test_versions_are_sorted_as_numbers_and_the_newest_is_found(
+    tmp_path_factory: pytest.TempPathFactory, versions: set[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("models")
+    for version in versions:
+        put(folder, f"lab/{version}")
+    registry = Registry.open(folder, folder / "none")
+    assert [model.version for model in registry.versions("lab")] == [str(v) for v in sorted(versions, reverse=True)]
+    assert registry.find("lab").version == str(max(versions))
+    assert all(registry.find("lab", str(version)).version == str(version) for version in versions)
+
+
+def test_an_unknown_name_is_told_the_names_that_exist(bundled: Path, folder: Path) -> None:
+    put(folder, "lab/1")
+    message = not_found(Registry.open(folder, bundled), "secret")
+    assert message == "there is no such model; there are: default, lab"
+
+
+@pytest.mark.parametrize("version", ["3", "01", "1 ", "latest", ""])
+def test_an_unknown_version_is_told_the_versions_that_exist(bundled: Path, folder: Path, version: str) -> None:
+    for known in ("1", "2", "10"):
+        put(folder, f"lab/{known}")
+    message = not_found(Registry.open(folder, bundled), "lab", version)
+    assert message == "the model lab has no such version; it has: 1, 2, 10"
+
+
+def test_where_nothing_is_served_an_unknown_name_is_told_so(folder: Path) -> None:
+    registry = Registry.open(None, folder)
+    assert not_found(registry, "default") == "there is no such model; there are: none"
+    assert registry.models() == []
+
+
+def test_a_bad_file_is_rejected_with_its_reason_and_logged_and_the_others_are_served(
+    bundled: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(folder, "lab/1")
+    put_broken(folder, "lab/2", "contract 2")
+    registry = Registry.open(folder, bundled)
+    assert served(registry)["lab"] == ["1"]
+    assert registry.rejected == {"lab/2": "this service reads contract version 1 only"}
+    (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert warning.name == "leadtime.registry"
+    assert warning.getMessage() == "lab/2: not served: this service reads contract version 1 only"
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        pytest.param(".", "model.onnx lies too high", id="in the folder itself"),
+        pytest.param("lab", "model.onnx lies too high", id="without a version"),
+        pytest.param("my model/1", "the folder's name cannot be a model's", id="space in the name"),
+        pytest.param("lab/v1", "the folder's name cannot be a version", id="letter in the version"),
+        pytest.param("lab/01", "the folder's name cannot be a version", id="leading zero"),
+        pytest.param("lab/0", "the folder's name cannot be a version", id="version zero"),
+    ],
+)
+def test_a_file_in_the_wrong_place_is_rejected_with_the_right_one(folder: Path, place: str, reason: str) -> None:
+    put(folder, place)
+    registry = Registry.open(folder, folder / "none")
+    assert registry.models() == []
+    assert registry.rejected[place].startswith(reason)
+
+
+@pytest.mark.parametrize("place", [".hidden/1", "lab/.1.tmp", "lab/1/deeper"])
+def test_hidden_and_deeper_folders_are_none_of_its_business(folder: Path, place: str) -> None:
+    put(folder, place)
+    registry = Registry.open(folder, folder / "none")
+    assert (registry.models(), dict(registry.rejected)) == ([], {})
+
+
+def test_folders_and_files_without_a_model_are_passed_over(bundled: Path, folder: Path) -> None:
+    (folder / "lab" / "1").mkdir(parents=True)
+    (folder / "notes.txt").write_text("nothing")
+    (folder / "lab" / "report.html").write_text("nothing")
+    registry = Registry.open(folder, bundled)
+    assert (served(registry), dict(registry.rejected)) == ({"default": ["1"]}, {})
+
+
+def test_nothing_changes_and_nothing_is_read_again_while_the_files_stay(bundled: Path, folder: Path) -> None:
+    put(folder, "lab/1")
+    put_broken(folder, "lab/2")
+    registry = Registry.open(folder, bundled)
+    before = registry.find("lab")
+    assert registry.refresh() is False
+    assert registry.find("lab") is before
+
+
+def test_a_bad_file_is_complained_of_once(bundled: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put_broken(folder, "lab/1")
+    put(folder, "lab/v2")
+    registry = Registry.open(folder, bundled)
+    caplog.clear()
+    assert registry.refresh() is False
+    assert caplog.records == []
+    assert sorted(registry.rejected) == ["lab/1", "lab/v2"]
+
+
+def test_a_new_version_is_taken_up_and_an_old_one_stays_in_the_hands_that_hold_it(bundled: Path, folder: Path) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, bundled)
+    held = registry.find("lab")
+    put(folder, "lab/2", "mean")
+    assert registry.find("lab") is held
+    assert registry.refresh() is True
+    assert registry.find("lab").version == "2"
+    shutil.rmtree(folder / "lab" / "1")
+    assert registry.refresh() is True
+    assert served(registry)["lab"] == ["2"]
+    assert held.engine.forecast(np.array([[[1], [2]]], np.float32), 1).item() == 3
+
+
+def test_a_model_whose_folder_is_gone_is_dropped_and_the_bundled_one_comes_back(bundled: Path, folder: Path) -> None:
+    put(folder, "default/2")
+    registry = Registry.open(folder, bundled)
+    shutil.rmtree(folder)
+    assert registry.refresh() is True
+    assert served(registry) == {"default": ["1"]}
+
+
+def test_a_replaced_file_is_opened_anew(bundled: Path, folder: Path) -> None:
+    put(folder, "lab/1", "lstm", seed=1)
+    registry = Registry.open(folder, bundled)
+    before = registry.find("lab").engine.digest
+    path = put(folder, "lab/1", "lstm", seed=2)
+    os.utime(path, ns=(0, 0))
+    assert registry.refresh() is True
+    assert registry.find("lab").engine.digest != before
+
+
+def test_a_version_whose_file_breaks_is_served_from_its_former_content_and_the_reason_is_told(
+    bundled: Path, folder: Path
+) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, bundled)
+    before = registry.find("lab")
+    put_broken(folder, "lab/1", "contract 2")
+    assert registry.refresh() is False
+    assert registry.find("lab") is before
+    assert registry.rejected["lab/1"].endswith("(the file's former content is still served)")
+    assert registry.refresh() is False
+    assert registry.find("lab") is before
+    put(folder, "lab/1", "mean")
+    assert registry.refresh() is True
+    assert registry.find("lab") is not before
+    assert dict(registry.rejected) == {}
+
+
+def test_a_rejected_file_that_is_mended_is_served(bundled: Path, folder: Path) -> None:
+    put_broken(folder, "lab/1")
+    registry = Registry.open(folder, bundled)
+    put(folder, "lab/1")
+    assert registry.refresh() is True
+    assert served(registry)["lab"] == ["1"]
+    assert dict(registry.rejected) == {}
+
+
+def test_a_folder_that_cannot_be_read_leaves_what_was_served(
+    bundled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, bundled)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "iterdir", refuse)
+        assert registry.refresh() is False
+    assert served(registry)["lab"] == ["1"]
+    assert "the models folder cannot be read (Permission denied)" in caplog.text
+
+
+def test_readers_never_find_a_model_missing_while_its_file_is_replaced_in_another_thread(
+    bundled: Path, folder: Path
+) -> None:
+    put(folder, "lab/1", "lstm", seed=0)
+    registry = Registry.open(folder, bundled)
+
+    def replace() -> int:
+        changes = 0
+        for seed in range(1, 15):
+            put(folder, "lab/1", "lstm", seed=seed)
+            changes += registry.refresh()
+        return changes
+
+    digests = set()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        changes = pool.submit(replace)
+        while not changes.done():
+            digests.add(registry.find("lab", "1").engine.digest)
+    assert changes.result() == 14
+    assert len(digests) <= 15
+
+
+def test_refreshes_in_several_threads_open_each_change_once(bundled: Path, folder: Path) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, bundled)
+    put(folder, "lab/2")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        changes = list(pool.map(lambda _: registry.refresh(), range(8)))
+    assert changes.count(True) == 1

@@ -1,0 +1,479 @@
+"""The scheduler: whatever shares a batch, each forecast is its own; and nobody waits long behind anybody.
+
+Fairness is counted in runs of the model, never in time.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.engine import Engine
+from service.errors import ArtifactError, ForecastOutOfRange, ShuttingDown
+from service.scheduler import Model, Scheduler
+from service.window import Values
+from tests.artifacts import Kind, write_artifact
+
+CONTEXT = 8
+KINDS: list[Kind] = ["drift", "lstm", "mean", "bidirectional"]
+Engines = dict[tuple[Kind, int], Engine]
+Outcome = list[Values] | BaseException
+Answer = TypeVar("Answer")
+
+
+class Recorder:
+    """A model that counts the runs of the one it wraps, and fails on windows of one length if asked to."""
+
+    def __init__(self, model: Model, failing_length: int | None = None) -> None:
+        self.context_length = model.context_length
+        self.minimum_window = model.minimum_window
+        self.features = model.features
+        self.state_size = model.state_size
+        self.shapes: list[tuple[int, ...]] = []
+        self._model = model
+        self._failing_length = failing_length
+
+    @property
+    def runs(self) -> int:
+        return len(self.shapes)
+
+    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
+        assert values.dtype == np.float32
+        assert values.flags.c_contiguous
+        self.shapes.append(values.shape)
+        if values.shape[1] == self._failing_length:
+            raise ArtifactError("its graph fails")
+        return self._model.run(values, state)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    folder = tmp_path_factory.mktemp("engines")
+    return {
+        (kind, features): Engine.open(
+            write_artifact(folder / f"{kind}{features}.onnx", kind, features=features, context_length=CONTEXT)
+        )
+        for kind in KINDS
+        for features in (1, 2)
+    }
+
+
+@pytest.fixture
+def model(engines: Engines) -> Recorder:
+    return Recorder(engines["drift", 1])
+
+
+def line(length: int = 4, start: float = 1.0) -> Values:
+    """A window that rises by 1 a step; the drift model goes on from its end."""
+    return np.arange(start, start + length, dtype=np.float32)[:, None]
+
+
+def run(work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Run `work` on an event loop in debug mode, which complains of what nobody awaited."""
+
+    async def main() -> Answer:
+        return await work()
+
+    return asyncio.run(main(), debug=True)
+
+
+async def after_runs(model: Recorder, runs: int) -> None:
+    """Let the loop turn until the model has run so many times."""
+    while model.runs < runs:
+        await asyncio.sleep(0)
+
+
+async def some_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def agree(found: Sequence[Values], expected: Sequence[Values]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> list[tuple[list[int], int, int]]:
+    """Requests as (lengths of the windows, horizon, turns of the loop before it comes)."""
+    lengths = st.lists(st.integers(2, CONTEXT + 3), min_size=1, max_size=9)
+    one = st.tuples(lengths, st.integers(1, 12), st.integers(0, 15))
+    return draw(st.lists(one, min_size=1, max_size=6))
+
+
+@given(
+    asked=requests(),
+    kind=st.sampled_from(KINDS),
+    features=st.sampled_from([1, 2]),
+    max_batch=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_mix_of_requests_gives_what_each_window_gives_alone(
+    engines: Engines, asked: list[tuple[list[int], int, int]], kind: Kind, features: int, max_batch: int, seed: int
+) -> None:
+    engine = engines[kind, features]
+    model = Recorder(engine)
+    random = np.random.default_rng(seed)
+    windows = [
+        [random.normal(0.0, 3.0, (length, features)).astype(np.float32) for length in lengths]
+        for lengths, _, _ in asked
+    ]
+
+    async def work() -> list[list[Values]]:
+        scheduler = Scheduler(max_batch=max_batch)
+
+        async def request(place: int) -> list[Values]:
+            _, horizon, turns = asked[place]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await scheduler.forecast(model, windows[place], horizon)
+
+        answers = await asyncio.gather(*(request(place) for place in range(len(asked))))
+        await scheduler.close()
+        return answers
+
+    answers = run(work)
+    for place, (_, horizon, _) in enumerate(asked):
+        agree(answers[place], [engine.forecast(window[None], horizon)[0] for window in windows[place]])
+    assert max(shape[0] for shape in model.shapes) <= max_batch
+    assert sum(shape[0] for shape in model.shapes) == sum(len(lengths) * horizon for lengths, horizon, _ in asked)
+
+
+@given(
+    asked=requests(),
+    leaving=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 25)), max_size=4),
+    kind=st.sampled_from(KINDS),
+    max_batch=st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_requests_that_leave_change_nothing_for_those_that_stay(
+    engines: Engines,
+    asked: list[tuple[list[int], int, int]],
+    leaving: list[tuple[int, int]],
+    kind: Kind,
+    max_batch: int,
+) -> None:
+    engine = engines[kind, 1]
+    windows = [[line(length, place) for length in lengths] for place, (lengths, _, _) in enumerate(asked)]
+
+    async def work() -> list[Outcome]:
+        scheduler = Scheduler(max_batch=max_batch)
+
+        async def request(place: int) -> list[Values]:
+            _, horizon, turns = asked[place]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await scheduler.forecast(engine, windows[place], horizon)
+
+        async def leave(place: int, turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if place < len(tasks):
+                tasks[place].cancel()
+
+        tasks = [asyncio.create_task(request(place)) for place in range(len(asked))]
+        leavers = [asyncio.create_task(leave(place, turns)) for place, turns in leaving]
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*leavers)
+        await scheduler.close()
+        return answers
+
+    gone = {place for place, _ in leaving}
+    for place, answer in enumerate(run(work)):
+        if isinstance(answer, BaseException):
+            assert place in gone
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            agree(answer, [engine.forecast(window[None], asked[place][1])[0] for window in windows[place]])
+
+
+def test_forecasts_come_back_in_the_order_of_their_windows(model: Recorder) -> None:
+    async def work() -> list[Values]:
+        return await Scheduler(max_batch=2).forecast(model, [line(5), line(2), line(4), line(2, start=7)], 2)
+
+    assert [forecast.ravel().tolist() for forecast in run(work)] == [[6, 7], [3, 4], [5, 6], [9, 10]]
+
+
+def test_of_a_window_longer_than_the_context_the_end_counts(model: Recorder) -> None:
+    window = np.concatenate([np.full((5, 1), 1000, np.float32), line(CONTEXT)])
+
+    async def work() -> list[Values]:
+        return await Scheduler().forecast(model, [window], 1)
+
+    assert run(work)[0].item() == CONTEXT + 1
+    assert model.shapes == [(1, CONTEXT, 1)]
+
+
+def test_no_windows_have_no_forecasts_and_cost_no_run(model: Recorder) -> None:
+    async def work() -> list[Values]:
+        return await Scheduler().forecast(model, [], 3)
+
+    assert run(work) == []
+    assert model.runs == 0
+
+
+def test_requests_that_come_together_share_their_runs(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler(max_batch=16)
+        await asyncio.gather(*(scheduler.forecast(model, [line()], 24) for _ in range(16)))
+
+    run(work)
+    assert model.shapes == [(16, 4, 1)] + [(16, 1, 1)] * 23
+
+
+def test_windows_of_different_lengths_decode_together_once_they_are_prefilled(model: Recorder) -> None:
+    async def work() -> None:
+        await Scheduler().forecast(model, [line(3), line(5), line(3)], 10)
+
+    run(work)
+    assert model.shapes[:2] == [(2, 3, 1), (2, 1, 1)]
+    assert model.shapes[2] == (1, 5, 1)
+    assert model.shapes[3:] == [(3, 1, 1)] * 8 + [(1, 1, 1)]
+
+
+def test_windows_that_are_slid_are_run_together_where_their_lengths_are_equal(engines: Engines) -> None:
+    model = Recorder(engines["mean", 1])
+
+    async def work() -> None:
+        await Scheduler().forecast(model, [line(CONTEXT), line(CONTEXT + 3), line(CONTEXT)], 5)
+
+    run(work)
+    assert model.shapes == [(3, CONTEXT, 1)] * 5
+
+
+@pytest.mark.parametrize("windows", [1, 16, 17, 1000])
+def test_a_one_step_forecast_beside_a_long_one_waits_for_a_few_runs(model: Recorder, windows: int) -> None:
+    async def work() -> int:
+        scheduler = Scheduler(max_batch=16)
+        long = asyncio.create_task(scheduler.forecast(model, [line()] * windows, 1000))
+        await after_runs(model, 50)
+        before = model.runs
+        await scheduler.forecast(model, [line()], 1)
+        waited = model.runs - before
+        long.cancel()
+        await asyncio.wait([long])
+        return waited
+
+    assert run(work) <= 3
+
+
+def test_a_request_of_many_one_step_windows_lets_others_in(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = Scheduler(max_batch=16)
+        many = asyncio.create_task(scheduler.forecast(model, [line()] * 1000, 1))
+        await after_runs(model, 3)
+        before = model.runs
+        await scheduler.forecast(model, [line()], 1)
+        waited = model.runs - before
+        assert len(await many) == 1000
+        return waited
+
+    assert run(work) <= 2
+
+
+def test_windows_of_many_lengths_take_turns_with_a_window_of_one(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = Scheduler(max_batch=4)
+        many = asyncio.create_task(scheduler.forecast(model, [line(2 + place % 6) for place in range(300)], 1))
+        await after_runs(model, 3)
+        before = model.runs
+        await scheduler.forecast(model, [line()], 1)
+        waited = model.runs - before
+        await many
+        return waited
+
+    assert run(work) <= 2
+
+
+def test_a_day_ahead_beside_a_request_of_a_thousand_windows_gets_half_of_the_runs(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = Scheduler(max_batch=16)
+        many = asyncio.create_task(scheduler.forecast(model, [line()] * 1000, 1000))
+        await after_runs(model, 20)
+        before = model.runs
+        await scheduler.forecast(model, [line()], 24)
+        waited = model.runs - before
+        many.cancel()
+        await asyncio.wait([many])
+        return waited
+
+    assert run(work) <= 2 * 24 + 3
+
+
+def test_models_take_turns(engines: Engines) -> None:
+    busy, other = Recorder(engines["lstm", 1]), Recorder(engines["drift", 1])
+
+    async def work() -> int:
+        scheduler = Scheduler()
+        long = asyncio.create_task(scheduler.forecast(busy, [line()], 1000))
+        await after_runs(busy, 5)
+        before = busy.runs
+        await scheduler.forecast(other, [line()], 10)
+        waited = busy.runs - before
+        long.cancel()
+        await asyncio.wait([long])
+        return waited
+
+    assert run(work) <= 12
+    assert other.runs == 10
+
+
+def test_a_cancelled_request_gives_its_rows_up(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler()
+        gone = asyncio.create_task(scheduler.forecast(model, [line()] * 3, 1000))
+        stays = asyncio.create_task(scheduler.forecast(model, [line()], 50))
+        await after_runs(model, 10)
+        before = model.runs
+        gone.cancel()
+        await after_runs(model, before + 5)
+        assert model.shapes[before - 1] == (4, 1, 1)
+        assert set(model.shapes[before + 1 :]) == {(1, 1, 1)}
+        assert (await stays)[0][-1].item() == 54
+
+    run(work)
+
+
+def test_when_all_are_cancelled_nothing_runs_any_more(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler(max_batch=2)
+        gone = [asyncio.create_task(scheduler.forecast(model, [line(), line(5)] * 9, 1000)) for _ in range(3)]
+        await after_runs(model, 10)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        before = model.runs
+        await some_turns()
+        assert model.runs == before
+        await scheduler.close()
+
+    run(work)
+
+
+def test_a_request_cancelled_before_its_first_run_costs_one_at_most(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler()
+        gone = asyncio.create_task(scheduler.forecast(model, [line()], 10))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        await some_turns()
+        assert model.runs <= 1
+        assert len(await scheduler.forecast(model, [line()], 1)) == 1
+
+    run(work)
+
+
+def test_a_forecast_out_of_range_names_its_window_and_spares_the_others(model: Recorder) -> None:
+    huge = np.array([[-3e38], [3e38]], np.float32)
+
+    async def work() -> tuple[Outcome, Outcome]:
+        scheduler = Scheduler()
+        return await asyncio.gather(
+            scheduler.forecast(model, [line(2), huge, line(2)], 5),
+            scheduler.forecast(model, [line(2)], 5),
+            return_exceptions=True,
+        )
+
+    failed, answered = run(work)
+    assert isinstance(failed, ForecastOutOfRange)
+    assert [fault.pointer for fault in failed.faults] == ["/windows/1"]
+    assert "divide the series by a constant" in failed.faults[0].message
+    assert not isinstance(answered, BaseException)
+    assert answered[0].ravel().tolist() == [3, 4, 5, 6, 7]
+
+
+def test_a_forecast_that_leaves_the_range_late_is_found_too(model: Recorder) -> None:
+    steep = np.array([[0], [1e38]], np.float32)
+
+    async def work() -> None:
+        scheduler = Scheduler()
+        with pytest.raises(ForecastOutOfRange):
+            await scheduler.forecast(model, [steep], 30)
+        assert (await scheduler.forecast(model, [steep], 2))[0].ravel().tolist() == pytest.approx([2e38, 3e38])
+
+    run(work)
+
+
+def test_a_failing_run_fails_the_requests_of_its_batch_alone(engines: Engines) -> None:
+    model = Recorder(engines["drift", 1], failing_length=5)
+
+    async def work() -> tuple[tuple[Outcome, Outcome, Outcome], list[Values]]:
+        scheduler = Scheduler()
+        together = await asyncio.gather(
+            scheduler.forecast(model, [line(4), line(5)], 3),
+            scheduler.forecast(model, [line(5)], 3),
+            scheduler.forecast(model, [line(4)], 3),
+            return_exceptions=True,
+        )
+        return together, await scheduler.forecast(model, [line(6)], 1)
+
+    (mixed, failing, answered), later = run(work)
+    assert isinstance(mixed, ArtifactError)
+    assert isinstance(failing, ArtifactError)
+    assert not isinstance(answered, BaseException)
+    assert answered[0].ravel().tolist() == [5, 6, 7]
+    assert later[0].item() == 7
+
+
+def test_windows_that_cannot_be_put_together_fail_their_request_alone(model: Recorder) -> None:
+    """Callers check windows; one that does not must not stop the others."""
+
+    async def work() -> None:
+        scheduler = Scheduler()
+        with pytest.raises(ValueError, match="same shape"):
+            await scheduler.forecast(model, [line(), np.ones((4, 2), np.float32)], 1)
+        assert len(await scheduler.forecast(model, [line()], 1)) == 1
+        await scheduler.close()
+
+    run(work)
+
+
+def test_nothing_runs_while_nothing_is_asked(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler()
+        await scheduler.forecast(model, [line()], 3)
+        await some_turns()
+        assert model.runs == 3
+
+    run(work)
+
+
+def test_closing_finishes_what_has_begun_and_refuses_what_comes_after(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = Scheduler()
+        begun = asyncio.create_task(scheduler.forecast(model, [line()], 100))
+        await after_runs(model, 5)
+        closing = asyncio.create_task(scheduler.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ShuttingDown, match="shutting down"):
+            await scheduler.forecast(model, [line()], 1)
+        await closing
+        assert model.runs == 100
+        assert (await begun)[0][-1].item() == 104
+
+    run(work)
+
+
+def test_an_idle_scheduler_closes_at_once() -> None:
+    async def work() -> None:
+        scheduler = Scheduler()
+        await scheduler.close()
+        await scheduler.close()
+
+    run(work)
+
+
+def test_answers_share_no_memory_with_the_windows_asked(model: Recorder) -> None:
+    window = line()
+
+    async def work() -> list[Values]:
+        return await Scheduler().forecast(model, [window], 3)
+
+    assert not np.shares_memory(run(work)[0], window)
