@@ -18,8 +18,8 @@ _PANEL_START: Final = "2024-01-01"  # a Monday
 def lab() -> pd.DataFrame:
     """The lab series of the course "Sequences, Time Series and Prediction": a trend, a season of 365 and noise.
 
-    Its time axis is 32-bit, as in the course's notebooks, so that the numbers are theirs to the last digit. The column time is
-    added: days from 2001 to 2004.
+    Its time axis is 32-bit, as in the course's notebooks, so that the numbers are theirs to the last digit. The days
+    from 2001 to 2004 are added.
     """
     time = np.arange(_LAB_STEPS, dtype=np.float32)
     phase = (time % LAB_SEASON) / LAB_SEASON
