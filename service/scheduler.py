@@ -68,7 +68,7 @@ class Scheduler:
         """Forecast each window, (time, features) of any length, to (horizon, features), in the order given.
 
         The windows must be finite float32 arrays of at least `model.minimum_window` steps, and the horizon at least 1.
-        The arrays returned share memory with nothing that changes. Cancelling gives the rows up at once.
+        The arrays returned share memory with nothing that changes. Cancelling gives the rows up at the next turn.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
@@ -89,7 +89,7 @@ class Scheduler:
             return await request.future
         finally:
             if request.unfinished:
-                lane.sweep()
+                lane.disturbed = True
 
     async def close(self) -> None:
         """Refuse new forecasts from now on, and wait until those under way are complete."""
@@ -167,6 +167,8 @@ class _Request:
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+            # Looked at here, for nobody may be left who would: a caller can be cancelled before it hears of it.
+            self.future.exception()
 
     def _length(self, place: int) -> int:
         return min(len(self._windows[place]), self._context_length)
@@ -197,7 +199,7 @@ class _Batch:
         self._values = _stacked([row.request.window(row.place) for row in rows])
         self._state: Values | None = None
         self._steps: list[Values] = []
-        self._due = min(row.remaining for row in rows)
+        self._count_down()
 
     @property
     def due(self) -> bool:
@@ -221,8 +223,8 @@ class _Batch:
         for row, part in zip(self.rows, block, strict=True):
             row.parts.append(part)
             row.remaining -= len(part)
-        self._due -= len(self._steps)
         self._steps = []
+        self._count_down()
         if np.isfinite(block).all():
             return []
         return [row for row, part in zip(self.rows, block, strict=True) if not np.isfinite(part).all()]
@@ -237,8 +239,7 @@ class _Batch:
         self._steps = [step[kept] for step in self._steps]
         if self._state is not None:
             self._state = self._state[kept]
-        if self.rows:
-            self._due = min(row.remaining for row in self.rows)
+        self._count_down()
 
     def can_take(self, other: "_Batch", max_batch: int) -> bool:
         """Whether the rows of another batch can advance in lockstep with these."""
@@ -250,13 +251,18 @@ class _Batch:
         self._values = np.concatenate((self._values, other._values))
         if self._state is not None and other._state is not None:
             self._state = np.concatenate((self._state, other._state))
-        self._due = min(self._due, other._due)
+        self._count_down()
+
+    def _count_down(self) -> None:
+        self._due = min((row.remaining for row in self.rows), default=0)
 
 
 class _Lane:
     """The forecasts of one model."""
 
     def __init__(self, model: Model, max_batch: int) -> None:
+        self.disturbed = False
+        """Whether a request has failed or was cancelled since the last turn."""
         self._model = model
         self._max_batch = max_batch
         self._waiting: dict[int, deque[_Request]] = {}
@@ -277,16 +283,20 @@ class _Lane:
 
     def turn(self) -> None:
         """Run one batch, if there is anything to run."""
+        if self.disturbed:
+            self._sweep()
         self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding)
         if self._prefilled_last:
             rows = self._next_rows()
             self._advance(rows, None)
         elif self._decoding:
             batch = self._next_batch()
-            self._advance(batch.rows, batch)
+            if batch.rows:
+                self._advance(batch.rows, batch)
 
-    def sweep(self) -> None:
+    def _sweep(self) -> None:
         """Let go of everything that belongs to requests which have been failed or cancelled."""
+        self.disturbed = False
         for batch in self._decoding:
             batch.keep(_is_wanted)
         self._decoding = deque(batch for batch in self._decoding if batch.rows)

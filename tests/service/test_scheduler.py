@@ -4,6 +4,7 @@ Fairness is counted in runs of the model, never in time.
 """
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from service.window import Values
 from tests.artifacts import Kind, write_artifact
 
 CONTEXT = 8
+LARGEST = float(np.finfo(np.float32).max)
 KINDS: list[Kind] = ["drift", "lstm", "mean", "bidirectional"]
 Engines = dict[tuple[Kind, int], Engine]
 Outcome = list[Values] | BaseException
@@ -191,6 +193,44 @@ def test_requests_that_leave_change_nothing_for_those_that_stay(
             assert isinstance(answer, asyncio.CancelledError)
         else:
             agree(answer, [engine.forecast(window[None], asked[place][1])[0] for window in windows[place]])
+
+
+@given(
+    asked=st.lists(
+        st.tuples(st.lists(st.sampled_from([1.0, 2.1e37, 4.1e37, 1.1e38]), min_size=1, max_size=5), st.integers(1, 20)),
+        min_size=1,
+        max_size=6,
+    ),
+    max_batch=st.integers(1, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_requests_that_leave_the_range_fail_and_change_nothing_for_the_others(
+    engines: Engines, asked: list[tuple[list[float], int]], max_batch: int
+) -> None:
+    """The steeper a line, the sooner it leaves the range: after 3, 8 or 16 steps, or never."""
+    engine = engines["drift", 1]
+
+    async def work() -> list[Outcome]:
+        scheduler = Scheduler(max_batch=max_batch)
+        calls = [
+            scheduler.forecast(
+                engine, [line(2 + place % 2, 0.0) * slope for place, slope in enumerate(slopes)], horizon
+            )
+            for slopes, horizon in asked
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        await scheduler.close()
+        return answers
+
+    for (slopes, horizon), answer in zip(asked, run(work), strict=True):
+        lasts = [(1 + place % 2 + horizon) * slope for place, slope in enumerate(slopes)]
+        if max(lasts) < LARGEST:
+            assert not isinstance(answer, BaseException)
+            np.testing.assert_allclose([forecast[-1, 0] for forecast in answer], lasts, rtol=1e-5)
+        else:
+            assert isinstance(answer, ForecastOutOfRange)
+            (fault,) = answer.faults
+            assert lasts[int(fault.pointer.removeprefix("/windows/"))] > LARGEST
 
 
 def test_forecasts_come_back_in_the_order_of_their_windows(model: Recorder) -> None:
@@ -368,6 +408,25 @@ def test_a_request_cancelled_before_its_first_run_costs_one_at_most(model: Recor
         assert len(await scheduler.forecast(model, [line()], 1)) == 1
 
     run(work)
+
+
+def test_a_failure_that_nobody_waits_for_any_more_is_not_complained_of(engines: Engines) -> None:
+    model = Recorder(engines["drift", 1], failing_length=4)
+    complaints: list[dict[str, object]] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        scheduler = Scheduler()
+        task = asyncio.create_task(scheduler.forecast(model, [line(4)], 1))
+        await after_runs(model, 1)
+        task.cancel()
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    run(work)
+    assert model.runs == 1
+    assert complaints == []
 
 
 def test_a_forecast_out_of_range_names_its_window_and_spares_the_others(model: Recorder) -> None:
