@@ -1,8 +1,10 @@
-"""The errors of the data side of training; each message names the place and the mend, and never repeats a value.
+"""The errors of the training package; each message names the place and the mend, and never repeats a value.
 
-    TrainingError
-    ├── DataError      the data cannot be fitted on: missing, unreadable, irregular, too short, ...
-    └── OutputError    the output folder cannot hold the artifact
+TrainingError
+├── DataError      the data cannot be fitted on: missing, unreadable, irregular, too short, ...
+├── Interrupted    the run was interrupted; the message says how to go on
+├── ExportError    the network cannot be written as an artifact that computes what it computes
+└── OutputError    the output folder cannot hold the artifact
 """
 
 
@@ -12,6 +14,14 @@ class TrainingError(Exception):
 
 class DataError(TrainingError):
     """The data cannot be used as they are."""
+
+
+class ExportError(TrainingError):
+    """The exported graph is not what the network is."""
+
+
+class Interrupted(TrainingError):
+    """Somebody stopped the run."""
 
 
 class OutputError(TrainingError):

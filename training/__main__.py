@@ -1,0 +1,268 @@
+"""The command line of training: `python -m training fit | describe | sample`."""
+
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table as Grid
+
+from service.artifact import FREQUENCY_PATTERN, Metadata, Scores
+from service.errors import ArtifactError
+from training.config import Config, ConfigError, read_config
+from training.errors import DataError, ExportError, Interrupted, OutputError, TrainingError
+
+app = App(
+    name="python -m training",
+    help="Fit a stacked LSTM on your own series, and write it as one file that the service forecasts from.",
+    version_flags=[],
+    result_action="return_value",
+)
+
+_WRONG, _FAILED, _INTERRUPTED = 2, 1, 130  # exit codes: bad input, a failure of ours, Ctrl-C
+
+
+@app.command
+def fit(
+    *,
+    output: Path,
+    data: Path | None = None,
+    dataset: str | None = None,
+    target: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    time: str | None = None,
+    series: str | None = None,
+    frequency: str | None = None,
+    season: int | None = None,
+    context: int | None = None,
+    horizon: int | None = None,
+    fill_limit: int | None = None,
+    skip_short: Annotated[bool | None, Parameter(negative="")] = None,
+    config: Path | None = None,
+    name: str | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    resume: bool = True,
+) -> None:
+    """Fit a model on a table, and write it to OUTPUT/NAME/VERSION with a report of how well it forecasts.
+
+    Args:
+        output: Folder of models; the service serves it when LEADTIME_MODELS names it.
+        data: CSV (comma, semicolon or tab; UTF-8) or Parquet file, one row per time step (and series).
+        dataset: Instead of a file, a public data set: co2, elnino, macrodata, nile or sunspots.
+        target: Columns to forecast; several make one model of them all. The only column of numbers when not given.
+        time: Column of timestamps, or of whole numbers that count steps. The only column of dates when not given.
+        series: Column that tells series apart, for several in one table: one model is fitted on all of them.
+        frequency: Spacing of the steps, such as h, 15min, D, W, M. Inferred from the time column when not given.
+        season: Steps in a season, such as 24 for hours. Inferred from the frequency when not given.
+        context: Steps of history that the model looks at; 192 when not given.
+        horizon: Steps ahead that are scored. One season when not given, else 24.
+        fill_limit: Longest run of missing steps that is filled, linearly; 3 when not given.
+        skip_short: Leave out series that are too short, instead of refusing the table.
+        config: TOML file of settings; those on the command line win.
+        name: The model's name. The file's name when not given.
+        epochs: Most passes over the training windows; fitting stops earlier when validation no longer improves.
+        seed: Number that all randomness comes from; 0 when not given.
+        resume: Go on from an interrupted run of the same data and settings.
+    """
+    given = read_config(
+        config,
+        {
+            "name": name,
+            "seed": seed,
+            "data": {
+                "target": tuple(target) if target else None,
+                "time": time,
+                "series": series,
+                "frequency": _frequency(frequency),
+                "season": season,
+                "horizon": horizon,
+                "fill_limit": fill_limit,
+                "skip_short": skip_short,
+            },
+            "network": {"context_length": context},
+            "fitting": {"epochs": epochs},
+        },
+    )
+    if (data is None) == (dataset is None):
+        raise DataError("give either --data FILE or --dataset NAME")
+    _quieten()
+    # pandas takes half a second to import: not before it is needed.
+    from training.datasets import load
+    from training.pipeline import REPORT_NAME, train
+    from training.progress import Bars
+    from training.table import read_table
+
+    if dataset is not None:
+        table, usual = load(dataset)
+        given = _with_target(given, usual)
+    else:
+        table = read_table(Path(str(data)))
+    if "name" not in given.model_fields_set:
+        given = given.model_copy(update={"name": model_name(dataset or Path(str(data)).stem)})
+    console = Console(stderr=True)
+    with Bars(console) as bars:
+        trained = train(table, given, output, resume=resume, told=bars)
+    shown = Console()
+    _show_scores(shown, trained.metadata)
+    for file in ("model.onnx", REPORT_NAME):
+        _say(shown, f"wrote {trained.folder / file}")
+
+
+@app.command
+def describe(file: Path, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Print what an artifact says of itself.
+
+    Args:
+        file: A model.onnx.
+        json: Print the whole metadata as JSON.
+    """
+    from service.engine import Engine
+
+    try:
+        engine = Engine.open(file)
+    except ArtifactError as error:
+        raise DataError(f"{file}: {error}") from None
+    console = Console()
+    if json:
+        console.out(engine.metadata.model_dump_json(indent=2), highlight=False)
+        return
+    _show_facts(console, engine.metadata, engine.digest)
+    _show_scores(console, engine.metadata)
+
+
+@app.command
+def sample(which: Literal["lab", "panel"], *, output: Path | None = None, seed: int = 0) -> None:
+    """Write generated example series as CSV, to try training with.
+
+    Args:
+        which: `lab`: one daily series with a yearly season; `panel`: hourly demand of twelve sites, in long form.
+        output: File to write; standard output when not given.
+        seed: Seed of the panel. The lab series is always the same.
+    """
+    from training.synthetic import lab, panel
+
+    text = (lab() if which == "lab" else panel(seed)).to_csv(index=False)
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for wrong input, 1 for a failed export, 130 when interrupted."""
+    errors = Console(stderr=True)
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, ConfigError) as error:
+        _say(errors, f"error: {error}")
+        return _WRONG
+    except Interrupted as error:
+        _say(errors, str(error))
+        return _INTERRUPTED
+    except KeyboardInterrupt:
+        _say(errors, "interrupted: nothing was written")
+        return _INTERRUPTED
+    except (ExportError, ArtifactError) as error:
+        _say(errors, f"error: {error}")
+        return _FAILED
+    except TrainingError as error:
+        _say(errors, f"error: {error}")
+        return _WRONG
+    except BrokenPipeError:
+        # The reader has seen enough; without this the interpreter complains when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def model_name(text: str) -> str:
+    """A legal model name from the name of a file or data set."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:64] or "model"
+
+
+def _frequency(code: str | None) -> str | None:
+    if code is not None and not re.fullmatch(FREQUENCY_PATTERN, code):
+        raise ConfigError("--frequency: use s, min, h, D, W, M, Q or Y, after a number where needed, such as 15min")
+    return code
+
+
+def _with_target(config: Config, usual: str) -> Config:
+    if config.data.target:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"target": (usual,)})})
+
+
+def _quieten() -> None:
+    """Keep the start-up messages of TensorFlow and tf2onnx from users."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
+    training = metadata.training
+    facts = {
+        "model": f"{metadata.name}, version {metadata.version}",
+        "description": metadata.description,
+        "features": ", ".join(metadata.features),
+        "context": f"{metadata.context_length} steps, at least {metadata.minimum_window}",
+        "frequency": metadata.frequency or "any",
+        "season": str(metadata.season_length or "none known"),
+        "state": f"{metadata.state_size} floats carried" if metadata.state_size else "none, the window is slid",
+        "intervals": f"from {metadata.errors.origins} held-out errors" if metadata.errors else "no error table",
+        "made": training.created,
+        "data": training.data,
+        "data digest": training.data_digest or "–",
+        "fitted on": f"{training.observations:,} observations of {training.series:,} series",
+        "libraries": ", ".join(f"{name} {version}" for name, version in training.libraries.items()),
+        "file digest": digest,
+    }
+    grid = Grid.grid(padding=(0, 2))
+    for fact, value in facts.items():
+        grid.add_row(fact, value)
+    console.print(grid, highlight=False, markup=False)
+
+
+def _show_scores(console: Console, metadata: Metadata) -> None:
+    scores = metadata.backtest
+    if scores is None:
+        _say(console, "no backtest")
+        return
+    grid = Grid("method", title=f"{metadata.name}, version {metadata.version}: {scores.origins} held-out origins")
+    for heading in ("MAE, 1 step", f"MAE, {scores.horizon} steps", "RMSE", "sMAPE, %", "MASE"):
+        grid.add_column(heading, justify="right")
+    for method, far in scores.multi_step.items():
+        grid.add_row(method.replace("_", " "), _number(scores.one_step[method].mae), *_numbers(far))
+    console.print(grid)
+    _say(console, scores.verdict)
+
+
+def _numbers(scores: Scores) -> list[str]:
+    return [_number(value) for value in (scores.mae, scores.rmse, scores.smape, scores.mase)]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stopped)  # a container that is stopped can be taken up again, too
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""One training run, from a table to a version in the folder of models."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from service.artifact import FILE_NAME, Metadata, Provenance
+from service.engine import Engine
+from training.backtest import Evaluation, backtest
+from training.config import Config
+from training.data import Panel, Split, read_panel, split
+from training.errors import Interrupted
+from training.report import render
+from training.table import Table
+from training.timeline import in_words
+from training.versions import check_output, publish, staging
+
+if TYPE_CHECKING:
+    from training.fit import Fitted
+
+REPORT_NAME: Final = "report.html"
+
+_CHECKPOINTS: Final = ".checkpoints"
+_LIBRARIES: Final = (
+    "leadtime",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "pandas",
+)
+_NAMED: Final = 5
+
+
+class Told(Protocol):
+    """Who is told of a run's progress."""
+
+    def say(self, line: str) -> None: ...
+
+    def batch(self, done: int, total: int) -> None: ...
+
+    def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
+
+    def backtest(self, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: the folder of the version that it wrote, and what the artifact in it says of itself."""
+
+    folder: Path
+    metadata: Metadata
+
+
+def train(table: Table, config: Config, output: Path, *, resume: bool, told: Told) -> Trained:
+    """Check the data, fit a network, export it, backtest the artifact, and publish it with its report.
+
+    Nothing is written before the data have been checked. A run that was interrupted is taken up again from its last
+    epoch by one with the same data and configuration, unless `resume` is false.
+
+    Raises:
+        DataError: the data cannot be fitted on.
+        OutputError: the output folder cannot be written to.
+        ExportError: the network cannot be exported faithfully.
+        Interrupted: by the keyboard or a signal.
+    """
+    panel = read_panel(table, config)
+    parts = split(panel, config)
+    for note in panel.notes:
+        told.say(note)
+    check_output(output, config.name)
+    checkpoint = _checkpoint(output, config, panel)
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    elif checkpoint.exists():
+        told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
+    try:
+        trained = _train(table, panel, parts, config, output, checkpoint, told)
+    except KeyboardInterrupt:
+        again = (
+            "the same command goes on from the last finished epoch" if checkpoint.exists() else "nothing was written"
+        )
+        raise Interrupted(f"interrupted: {again}") from None
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    with suppress(OSError):
+        checkpoint.parent.parent.rmdir()  # unless other runs have checkpoints there
+    return trained
+
+
+def _train(
+    table: Table, panel: Panel, parts: Split, config: Config, output: Path, checkpoint: Path, told: Told
+) -> Trained:
+    # TensorFlow takes seconds to import: not before the data are known to be good.
+    from training.export import export, write_metadata
+    from training.fit import fit
+    from training.windows import minimum_window
+
+    fitted = fit(panel, parts, config, checkpoint=checkpoint, progress=told)
+    minimum = minimum_window(config.network.context_length, panel.season)
+    metadata = _metadata(table, panel, parts, config, fitted, minimum)
+    with staging(output) as staged:
+        told.say("exporting, and checking that the artifact computes what the network does")
+        artifact = staged / FILE_NAME
+        export(fitted.network, metadata, artifact)
+        evaluation = backtest(Engine.open(artifact), panel, parts, progress=told.backtest)
+        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": evaluation.errors})
+        finish = _finisher(staged, metadata, panel, parts, fitted, evaluation, write_metadata)
+        folder = publish(staged, output / config.name, finish)
+    return Trained(folder, metadata.model_copy(update={"version": folder.name}))
+
+
+def _finisher(
+    staged: Path,
+    metadata: Metadata,
+    panel: Panel,
+    parts: Split,
+    fitted: "Fitted",
+    evaluation: Evaluation,
+    write_metadata: Callable[[Path, Metadata], None],
+) -> Callable[[str], None]:
+    def finish(version: str) -> None:
+        told = metadata.model_copy(update={"version": version})
+        write_metadata(staged / FILE_NAME, told)
+        report = render(told, panel, parts, fitted.history, evaluation)
+        (staged / REPORT_NAME).write_text(report, encoding="utf-8")
+
+    return finish
+
+
+def _checkpoint(output: Path, config: Config, panel: Panel) -> Path:
+    digest = hashlib.sha256(f"{config.model_dump_json()}\n{panel.digest}".encode()).hexdigest()
+    return output / _CHECKPOINTS / digest[:16] / "run.npz"
+
+
+def _metadata(
+    table: Table, panel: Panel, parts: Split, config: Config, fitted: "Fitted", minimum_window: int
+) -> Metadata:
+    source = Path(table.source).name
+    return Metadata(
+        name=config.name,
+        version="1",
+        description=config.description or _description(source, panel, config),
+        context_length=config.network.context_length,
+        minimum_window=minimum_window,
+        features=panel.features,
+        state_size=fitted.network.state_size,
+        frequency=panel.frequency,
+        season_length=panel.season,
+        training=Provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            data=f"{source}: {'; '.join(panel.notes)}",
+            data_digest=panel.digest,
+            series=len(panel.series),
+            observations=len(panel.features) * sum(part.train_end for part in parts.boundaries),
+            configuration=config.model_dump(mode="json"),
+            libraries=_libraries(),
+        ),
+    )
+
+
+def _description(source: str, panel: Panel, config: Config) -> str:
+    units = " and ".join(str(units) for units in config.network.layers)
+    features = ", ".join(panel.features[:_NAMED]) + (", …" if len(panel.features) > _NAMED else "")
+    many = f"{len(panel.series)} series of " if len(panel.series) > 1 else ""
+    spacing = "" if panel.frequency is None else f", frequency {in_words(panel.frequency)}"
+    return f"A stacked LSTM of {units} units, fitted on {many}{features} in {source}{spacing}."[:2000]
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
