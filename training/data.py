@@ -82,6 +82,11 @@ class Split:
     horizon: int
 
 
+def horizon(panel: Panel, config: Config) -> int:
+    """The lead times scored: as configured, else one season, else 24."""
+    return _horizon(panel.season, config)
+
+
 def read_panel(table: Table, config: Config) -> Panel:
     """Make checked series on a regular grid of steps from a table in long form.
 
@@ -116,7 +121,7 @@ def split(panel: Panel, config: Config) -> Split:
     Raises:
         DataError: a series is too short for that.
     """
-    ahead = _horizon(panel.season, config)
+    ahead = horizon(panel, config)
     boundaries = []
     for one in panel.series:
         rows = len(one.values)

@@ -1,9 +1,11 @@
 """One training run, from a table to a version in the folder of models."""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -100,9 +102,10 @@ def _train(
     table: Table, panel: Panel, parts: Split, config: Config, output: Path, checkpoint: Path, told: Told
 ) -> Trained:
     # TensorFlow takes seconds to import: not before the data are known to be good.
-    from training.export import export, write_metadata
-    from training.fit import fit
-    from training.windows import minimum_window
+    with _without_messages():
+        from training.export import export, write_metadata
+        from training.fit import fit
+        from training.windows import minimum_window
 
     fitted = fit(panel, parts, config, checkpoint=checkpoint, progress=told)
     minimum = minimum_window(config.network.context_length, panel.season)
@@ -134,6 +137,20 @@ def _finisher(
         (staged / REPORT_NAME).write_text(report, encoding="utf-8")
 
     return finish
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Keep what TensorFlow's libraries write to standard error from users: no setting of theirs stops all of it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _checkpoint(output: Path, config: Config, panel: Panel) -> Path:
