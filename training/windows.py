@@ -1,0 +1,120 @@
+"""Windows cut from a panel's series for fitting: which steps belong to which part, and in which order they come."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from training.config import Config
+from training.data import Panel, Split
+
+_STEPS_LIMIT: Final = 200  # batches an epoch at most, so that long panels are validated and saved often enough
+_VALIDATION_LIMIT: Final = 512  # windows judged after each epoch
+# Lengths of context fitted on, as shares of the context length, and how often each is drawn.
+_CONTEXT_SHARES: Final = {1.0: 0.6, 0.5: 0.2, 0.25: 0.1, 0.0: 0.1}
+_AHEAD_LIMIT: Final = 48  # steps forecast iteratively in fitting: what is learnt there holds further on
+
+
+class Batch(NamedTuple):
+    """Windows of equal length, with the leading steps that are context and those to be forecast iteratively."""
+
+    values: npt.NDArray[np.float32]  # (batch, context + ahead, features)
+    context: int
+    free: int
+
+
+def minimum_window(context: int, season: int | None) -> int:
+    """The shortest window that a model of a context length is fitted to forecast from: a season and a step."""
+    return min(context, 8 if season is None else season + 1)
+
+
+def steps_ahead(horizon: int) -> int:
+    """How many steps beyond the context fitting forecasts, for a model that is to be scored over a horizon."""
+    return min(horizon, _AHEAD_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All series laid end to end, and where in them a window may start; nothing is copied until a batch is cut.
+
+    Attributes:
+        observations: (observations, features), raw units.
+        training: starts of windows of `context + ahead` steps that lie wholly in a training part.
+        validation: starts of windows whose last `ahead` steps lie in a validation part.
+    """
+
+    observations: npt.NDArray[np.float32]
+    training: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    context: int
+    ahead: int
+    minimum: int
+    seed: int
+    batch_size: int
+    steps_per_epoch: int
+
+    @classmethod
+    def cut(cls, panel: Panel, split: Split, config: Config) -> Self:
+        """Find the windows of a panel, each of whose series has a training part of at least one window."""
+        context = config.network.context_length
+        ahead = steps_ahead(split.horizon)
+        length = context + ahead
+        offset = 0
+        training, validation = [], []
+        for series, part in zip(panel.series, split.boundaries, strict=True):
+            training.append(offset + np.arange(0, part.train_end - length + 1))
+            validation.append(offset + np.arange(part.train_end - context, part.validation_end - length + 1))
+            offset += len(series.values)
+        starts = np.concatenate(training)
+        judged = np.concatenate(validation)
+        size = config.fitting.batch_size
+        steps = config.fitting.steps_per_epoch or int(np.clip(len(starts) // size, 1, _STEPS_LIMIT))
+        return cls(
+            observations=np.concatenate([series.values for series in panel.series]).astype(np.float32),
+            training=starts,
+            validation=judged[_evenly(len(judged), _VALIDATION_LIMIT)],
+            context=context,
+            ahead=ahead,
+            minimum=minimum_window(context, panel.season),
+            seed=config.seed,
+            batch_size=size,
+            steps_per_epoch=steps,
+        )
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch (from 0): always the same for the same number and seed."""
+        rng = np.random.default_rng((self.seed, number))
+        wanted = self.steps_per_epoch * self.batch_size
+        starts = rng.choice(self.training, wanted, replace=wanted > len(self.training))
+        contexts = rng.choice(self._contexts(), self.steps_per_epoch, p=list(_CONTEXT_SHARES.values()))
+        batches = zip(self._dataset(starts), contexts, strict=True)
+        for values, context in batches:
+            # A shorter context is the end of the whole one, so that what lies ahead stays the same.
+            yield Batch(values[:, self.context - context :], int(context), self.ahead)
+
+    def judged(self) -> list[Batch]:
+        """The validation batches, in the series' order."""
+        return [Batch(values, self.context, self.ahead) for values in self._dataset(self.validation)]
+
+    def _contexts(self) -> list[int]:
+        return [max(round(share * self.context), self.minimum) for share in _CONTEXT_SHARES]
+
+    def _dataset(self, starts: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
+        steps = tf.range(self.context + self.ahead, dtype=tf.int64)
+        observations = tf.constant(self.observations)
+        batches: Iterator[npt.NDArray[np.float32]] = (
+            tf.data.Dataset.from_tensor_slices(np.asarray(starts, np.int64))
+            .batch(self.batch_size)
+            .map(lambda first: tf.gather(observations, first[:, None] + steps))
+            .prefetch(2)
+            .as_numpy_iterator()
+        )
+        return batches
+
+
+def _evenly(count: int, limit: int) -> npt.NDArray[np.int64]:
+    """At most `limit` indices below `count`, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(np.int64))
