@@ -331,6 +331,27 @@ def test_windows_of_many_lengths_take_turns_with_a_window_of_one(model: Recorder
     assert run(work) <= 2
 
 
+def test_a_rush_of_windows_of_one_length_does_not_keep_another_length_out(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = Scheduler(max_batch=4)
+
+        async def client() -> None:
+            while True:
+                await scheduler.forecast(model, [line(3)], 1)
+
+        rush = [asyncio.create_task(client()) for _ in range(20)]
+        await after_runs(model, 20)
+        before = model.runs
+        await scheduler.forecast(model, [line(5)], 1)
+        waited = model.runs - before
+        for task in rush:
+            task.cancel()
+        await asyncio.wait(rush)
+        return waited
+
+    assert run(work) <= 3
+
+
 def test_a_day_ahead_beside_a_request_of_a_thousand_windows_gets_half_of_the_runs(model: Recorder) -> None:
     async def work() -> int:
         scheduler = Scheduler(max_batch=16)
