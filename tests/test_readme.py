@@ -1,4 +1,8 @@
-"""The README is true: its commands run, in their order, and answer as it says; its tables are those of the code."""
+"""The README is true: its commands run, in their order, and answer as it says; its tables are those of the code.
+
+After a change of the bundled model or of an answer, `WRITE_README=1 make test PYTEST_ARGS=tests/test_readme.py` writes
+the answers of today into it.
+"""
 
 import json
 import os
@@ -41,9 +45,8 @@ class Block:
         return "\n".join(self.lines)
 
     def commands(self) -> list[str]:
-        """The commands of a console block: lines after `$ `, with those that a backslash continues."""
-        joined = re.sub(r"\\\n\s*", " ", self.text)
-        return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
+        """The commands of a console block: each begins with `$ ` and goes on until the next one."""
+        return [command for command in re.split(r"^\$ ", self.text, flags=re.MULTILINE) if command]
 
 
 def blocks() -> list[Block]:
@@ -135,9 +138,31 @@ def test_the_commands_run_in_their_order_and_answer_as_written(story: Story) -> 
             for command in block.commands():
                 printed = story.run(command)
         elif block.language == "json":
-            assert shape(json.loads(printed)) == shape(json.loads(block.text)), f"README.md, line {block.line}"
+            answer = json.loads(printed)
+            if os.environ.get("WRITE_README"):
+                write(block, answer)
+            else:
+                assert shape(answer) == shape(json.loads(block.text)), f"README.md, line {block.line}"
             answers += 1
     assert answers >= 3
+
+
+def write(block: Block, answer: object) -> None:
+    """Put an answer into the README in the place of a block's lines."""
+    old, new = f"```json\n{block.text}\n```", f"```json\n{laid_out(answer)}\n```"
+    file = ROOT / "README.md"
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+def laid_out(value: object, indent: str = "") -> str:
+    """JSON for people: a line for each member, and short lists of plain values on one line."""
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        members = [f"{deeper}{json.dumps(name)}: {laid_out(part, deeper)}" for name, part in value.items()]
+        return "{\n" + ",\n".join(members) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        return "[" + ", ".join(laid_out(part, indent) for part in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def shape(value: Any) -> Any:
