@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from service.artifact import FREQUENCY_PATTERN, Metadata, Scores
 from service.errors import ArtifactError
@@ -232,9 +233,11 @@ def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
         "file digest": digest,
     }
     grid = Grid.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for fact, value in facts.items():
-        grid.add_row(fact, value)
-    console.print(grid, highlight=False, markup=False)
+        grid.add_row(fact, Text(value))
+    console.print(grid, highlight=False)
 
 
 def _show_scores(console: Console, metadata: Metadata) -> None:

@@ -122,15 +122,22 @@ def verdict(one_step: Mapping[str, Scores], multi_step: Mapping[str, Scores], ho
 
 
 def error_table(rolls: list[Roll]) -> ErrorTable | None:
-    """Signed errors, actual minus forecast, over each window's scale, by feature and lead time, sorted and thinned."""
-    if any(roll.scale is None for roll in rolls):
+    """Signed errors, actual minus forecast, over each window's scale, by feature and lead time, sorted and thinned.
+
+    None where the artifact tells no scale, or only windows without any.
+    """
+    scaled = []
+    for roll in rolls:
+        if roll.scale is None:
+            return None
+        known = (roll.scale > 0).all(axis=1)
+        scaled.append((roll.actual - roll.forecasts[MODEL])[known] / roll.scale[known, None])
+    together = np.concatenate(scaled)  # (origins, horizon, features)
+    origins, horizon, features = together.shape
+    if not origins:
         return None
-    scaled = np.concatenate(
-        [(roll.actual - roll.forecasts[MODEL]) / np.asarray(roll.scale)[:, None] for roll in rolls]
-    )  # (origins, horizon, features)
-    origins, horizon, features = scaled.shape
     kept = min(origins, _MOST_ERRORS, max(20, _LARGEST_TABLE // (horizon * features)))
-    quantiles = np.quantile(scaled, np.linspace(0, 1, kept), axis=0)  # (kept, horizon, features), sorted
+    quantiles = np.quantile(together, np.linspace(0, 1, kept), axis=0)  # (kept, horizon, features), sorted
     errors = tuple(
         tuple(tuple(float(f"{error:.{_DIGITS}g}") for error in quantiles[:, lead, feature]) for lead in range(horizon))
         for feature in range(features)

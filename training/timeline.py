@@ -281,6 +281,7 @@ def _from_text(table: Table, name: str, text: pd.Series) -> Times:
             ~offset.to_numpy(dtype=bool),
             "no offset from UTC, though other rows have one; write all times with it, or none",
         )
+        text = text.str.replace(r" ?UTC$", "Z", regex=True)
         utc = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
         _refuse_unread(table, name, utc)
         wall = pd.to_datetime(text.str.replace(_OFFSET, "", regex=True).str.strip(), format="ISO8601", errors="coerce")
@@ -385,7 +386,7 @@ def _same_day_of_month(stamps: pd.DatetimeIndex) -> bool:
 
 def _only_working_days(stamps: pd.DatetimeIndex, apart: Keys) -> bool:
     weekends = np.count_nonzero(apart == 3 * DAY)
-    return bool((stamps.dayofweek < _BUSINESS_WEEK).all() and weekends >= 2 and weekends * 8 >= len(apart))
+    return bool((stamps.day_of_week < _BUSINESS_WEEK).all() and weekends >= 2 and weekends * 8 >= len(apart))
 
 
 def _commonest(values: Keys) -> tuple[int, float]:
