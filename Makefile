@@ -38,7 +38,7 @@ check-types: $(VENV)/.ready
 	$(VENV)/bin/mypy
 
 check-layers: $(VENV)/.ready
-	$(VENV)/bin/lint-imports --cache-dir .cache/import-linter
+	$(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter
 
 format: $(VENV)/.ready ## write the code in the house format
 	$(VENV)/bin/ruff format .
