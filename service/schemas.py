@@ -1,14 +1,13 @@
 """Requests and answers of the native protocol, as pydantic models.
 
 Requests are validated once, straight from their bytes. Numbers are strict: no booleans, no text, no NaN or infinity,
-and nothing that 32-bit floats cannot hold. A field that is null counts as not sent; of a name that an object holds
-twice, the last counts, as everywhere in pydantic and in Python's own `json`.
+and nothing that 32-bit floats cannot hold. A field that is not sent is left out, not null. Of a name that an object
+holds twice, the last counts, as in Python's own `json`.
 """
 
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.artifact import Backtest, Frequency, Metadata, ModelName, Provenance, Version
@@ -24,12 +23,16 @@ ROWS: Final = "rows"
 ONE: Final = "one"
 EACH: Final = "each"
 
+# Kinds of fault beside pydantic's own.
+ONE_OF: Final = "one_of"
+NULL: Final = "null"
+
 FAULTS_AT_MOST: Final = 20
 
 Number = Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 # The first fault of a window is enough: without `fail_fast` a body of millions of faults takes seconds to refuse.
-Numbers = Annotated[list[Number], Field(min_length=1, fail_fast=True)]
-Rows = Annotated[list[Numbers], Field(min_length=1, fail_fast=True)]
+Numbers = Annotated[list[Number], Field(min_length=1, fail_fast=True, title="Numbers")]
+Rows = Annotated[list[Numbers], Field(min_length=1, fail_fast=True, title="Rows")]
 # From left to right, so that a list of numbers is known as one by its first element, without a second reading.
 Window = Annotated[
     Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Window")
@@ -37,9 +40,11 @@ Window = Annotated[
 OriginText = Annotated[str, Field(max_length=LONGEST_ORIGIN)]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """Describe a field that is absent, rather than null, where it has nothing to say."""
-    schema.pop("default", None)
+def _absent_not_null(schema: dict[str, Any]) -> None:
+    """Describe a field that is left out, and never null, where it has nothing to say."""
+    del schema["default"]
+    kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
+    schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
 class _Payload(BaseModel):
@@ -55,39 +60,54 @@ class ForecastRequest(_Payload):
 
     window: Window | None = Field(
         default=None,
+        json_schema_extra=_absent_not_null,
         description="The past observations, oldest first: numbers for one feature, or one row of numbers per step for "
         "several. Of a window longer than the model's context length the end is used.",
         examples=[[20.7, 17.9, 18.8, 14.6, 15.8]],
     )
     windows: Annotated[list[Window], Field(min_length=1, max_length=WINDOWS_CEILING)] | None = Field(
         default=None,
+        json_schema_extra=_absent_not_null,
         description="Several windows, each forecast for itself; their lengths may differ.",
         examples=[[[20.7, 17.9, 18.8], [3.1, 3.4, 3.3, 3.6]]],
     )
     model: ModelName | None = Field(
-        default=None, description="The model's name; without it, the service's default model.", examples=["default"]
+        default=None,
+        json_schema_extra=_absent_not_null,
+        description="The model's name; without it, the service's default model.",
+        examples=["default"],
     )
     version: Version | None = Field(
-        default=None, description="The model's version; without it, the newest one.", examples=["1"]
-    )
-    origin: Annotated[OriginText, Tag(ONE)] | Annotated[list[OriginText], Tag(EACH)] | None = Field(
         default=None,
-        description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with an "
-        "offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
-        "`windows`, one text holds for all of them, and a list has one text for each.",
-        examples=["2024-03-30T12:00:00+01:00[Europe/Berlin]", ["2024-03-30", "2024-06-30"]],
+        json_schema_extra=_absent_not_null,
+        description="The model's version; without it, the newest one.",
+        examples=["1"],
+    )
+    origin: Annotated[OriginText, Tag(ONE)] | Annotated[list[OriginText], Field(fail_fast=True), Tag(EACH)] | None = (
+        Field(
+            default=None,
+            json_schema_extra=_absent_not_null,
+            description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with an "
+            "offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
+            "`windows`, one text holds for all of them, and a list has one text for each.",
+            examples=["2024-03-30T12:00:00+01:00[Europe/Berlin]", ["2024-03-30", "2024-06-30"]],
+        )
     )
     frequency: Frequency | None = Field(
         default=None,
+        json_schema_extra=_absent_not_null,
         description="The spacing of the timestamps: s, min, h, D, W, M, Q or Y, or a multiple such as 15min. Without "
         "it, the model's own frequency.",
         examples=["h", "15min", "D", "M"],
     )
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
+    def _say_one_thing(self) -> Self:
+        for name in self.model_fields_set:
+            if getattr(self, name) is None:
+                raise PydanticCustomError(NULL, "{field} must not be null", {"field": name})
         if (self.window is None) == (self.windows is None):
-            raise PydanticCustomError("one_of", "must hold exactly one of window and windows")
+            raise PydanticCustomError(ONE_OF, "must hold exactly one of window and windows")
         return self
 
 
@@ -104,11 +124,11 @@ class Forecast(_Payload):
         description="The forecast steps in order: numbers where the window was numbers, rows where it was rows.",
         examples=[[15.9, 16.2, 16.1]],
     )
-    timestamps: list[str] | SkipJsonSchema[None] = Field(
+    timestamps: list[str] | None = Field(
         default=None,
         description="The time of each step, in the form of the origin; only where an origin was sent.",
         examples=[["2024-03-31", "2024-04-01", "2024-04-02"]],
-        json_schema_extra=_without_default,
+        json_schema_extra=_absent_not_null,
     )
 
 
@@ -203,7 +223,10 @@ class FaultEntry(_Payload):
         description="Where: a JSON pointer (RFC 6901) into the body; empty for the whole body.",
         examples=["/windows/3/17"],
     )
-    message: str = Field(description="What must be there.", examples=["must be a number: true and false are not"])
+    message: str = Field(
+        description="What must be there.",
+        examples=["must be a number: text, true, false, null, lists and objects are not"],
+    )
 
 
 class Problem(_Payload):
@@ -215,10 +238,10 @@ class Problem(_Payload):
     title: str = Field(description="The kind in words, always the same for a type.", examples=["Not found"])
     status: int = Field(description="The HTTP status.", examples=[404])
     detail: str = Field(description="This occurrence in words.", examples=["there is no model of that name"])
-    errors: list[FaultEntry] | SkipJsonSchema[None] = Field(
+    errors: list[FaultEntry] | None = Field(
         default=None,
         description=f"What is wrong with the body, place by place: at most {FAULTS_AT_MOST} of them; only with 422.",
-        json_schema_extra=_without_default,
+        json_schema_extra=_absent_not_null,
     )
 
 

@@ -27,7 +27,6 @@ async def read_json_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
-    body = b""
     parts: list[bytes] = []
     length = 0
     async for part in request.stream():
@@ -35,8 +34,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
         if length > max_bytes:
             raise _too_large(max_bytes)
         parts.append(part)
-    body = b"".join(parts)
-    return body
+    return b"".join(parts)
 
 
 def _check_media_type(content_type: str) -> None:

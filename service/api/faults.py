@@ -13,7 +13,17 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from service.errors import Fault, InvalidRequest, UnreadableBody
-from service.schemas import EACH, FAULTS_AT_MOST, LARGEST_NUMBER, NUMBERS, ROWS, ForecastRequest, MultiStepRequest
+from service.schemas import (
+    EACH,
+    FAULTS_AT_MOST,
+    LARGEST_NUMBER,
+    NULL,
+    NUMBERS,
+    ONE_OF,
+    ROWS,
+    ForecastRequest,
+    MultiStepRequest,
+)
 
 Body = TypeVar("Body", bound=ForecastRequest)
 Place = tuple[int | str, ...]
@@ -48,6 +58,8 @@ class _Story(NamedTuple):
     label: str
     rest: Place
     kind: str
+    field: str
+    """For a null, the field's name; pydantic gives no place to what a whole object says."""
 
 
 def parse(schema: TypeAdapter[Body], body: bytes) -> Body:
@@ -81,10 +93,11 @@ def _faults(details: Sequence[ErrorDetails]) -> Iterator[Fault]:
 
 def _story(detail: ErrorDetails) -> _Story:
     place, kind = detail["loc"], detail["type"]
+    field = str(detail.get("ctx", {}).get("field", ""))
     at = _LABEL_AT.get(str(place[0]), len(place)) if place else 0
     if at >= len(place):
-        return _Story(place, "", (), kind)
-    return _Story(place[:at], str(place[at]), place[at + 1 :], kind)
+        return _Story(place, "", (), kind, field)
+    return _Story(place[:at], str(place[at]), place[at + 1 :], kind, field)
 
 
 def _fitting(stories: Sequence[_Story]) -> Iterable[_Story]:
@@ -100,6 +113,8 @@ def _fitting(stories: Sequence[_Story]) -> Iterable[_Story]:
 
 
 def _fault(place: Place, story: _Story) -> Fault:
+    if story.kind == NULL:
+        return Fault(pointer_to((story.field,)), "must not be null: leave it out")
     if not place:
         return Fault("", _of_the_whole(story.kind))
     name = str(place[0])
@@ -117,7 +132,7 @@ def _fault(place: Place, story: _Story) -> Fault:
 
 
 def _of_the_whole(kind: str) -> str:
-    if kind == "one_of":
+    if kind == ONE_OF:
         return "must hold either window (one window) or windows (a list of them), and not both"
     return 'must be a JSON object, such as {"window": [1, 2, 3]}'
 

@@ -1,17 +1,17 @@
 """The native protocol: one-step and multi-step forecasts."""
 
-import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from fastapi import APIRouter
 from pydantic import TypeAdapter
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.body import read_json_body
+from service.api.connection import while_connected
 from service.api.faults import parse
 from service.api.openapi import describe_answer, describe_body, describe_errors
 from service.api.origins import timestamps_for
@@ -32,8 +32,6 @@ from service.errors import Fault, ForecastOutOfRange
 from service.registry import ServedModel
 from service.schemas import ForecastAnswer, ForecastRequest, MultiStepRequest
 from service.window import Values
-
-Result = TypeVar("Result")
 
 _ONE_STEP: Final = TypeAdapter(ForecastRequest)
 _MULTI_STEP: Final = TypeAdapter(MultiStepRequest)
@@ -68,8 +66,8 @@ router = APIRouter(tags=["forecasts"], route_class=DirectRoute)
 async def forecast(request: Request) -> Response:
     """Forecast the step that follows each window.
 
-    Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts,
-    and a field that is null counts as not sent. With an `origin` the answer has timestamps.
+    Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts.
+    With an `origin` the answer has timestamps.
     """
     return await _answer(request, _ONE_STEP)
 
@@ -111,26 +109,11 @@ async def _forecasts(
     try:
         if len(windows.arrays) * horizon < _WORTH_WATCHING:
             return await work
-        return await _unless_gone(request, work)
+        return await while_connected(request, work)
     except ForecastOutOfRange as error:
         if question.window is None:
             raise
         raise ForecastOutOfRange([Fault("/window", fault.message) for fault in error.faults]) from None
-
-
-async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
-    """The outcome of `work`, which is given up once the client has hung up."""
-    working = asyncio.ensure_future(work)
-    # Nothing follows the body but the message that the connection is closed.
-    watching = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        watching.cancel()
 
 
 def _encode(

@@ -165,7 +165,9 @@ def example(kind: Kind) -> dict[str, Any]:
     """A problem document such as `kind` leads to."""
     document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": kind.detail}
     if kind.pointer is not None:
-        document["errors"] = [{"pointer": kind.pointer, "message": "must be a number: true and false are not"}]
+        document["errors"] = [
+            {"pointer": kind.pointer, "message": "must be a number: text, true, false, null, lists and objects are not"}
+        ]
     return document
 
 

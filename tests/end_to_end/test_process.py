@@ -1,0 +1,150 @@
+"""The process: its start, its stop, its settings, its workers."""
+
+import json
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.artifacts import write_artifact
+from tests.end_to_end.process import PATIENCE, ROOT, Running, environment, running, stop
+
+
+@pytest.fixture
+def slow_models(tmp_path: Path) -> Path:
+    """A model that slides a long window through an LSTM, so that a forecast of many steps takes some seconds."""
+    write_artifact(tmp_path / "models" / "default" / "1" / "model.onnx", "bidirectional", context_length=128)
+    return tmp_path / "models"
+
+
+def start_long_forecast(service: Running) -> socket.socket:
+    """Send a request that keeps the service busy, and return its connection once the service works on it."""
+    body = json.dumps({"windows": [list(range(128))] * 64, "horizon": 1000}).encode()
+    connection = socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
+    head = f"POST /forecast/multi-step HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    # It was sent before this one, so it is under way when this one is answered.
+    httpx.post(f"{service.url}/forecast", json={"window": [1, 2]}, timeout=PATIENCE).raise_for_status()
+    assert is_waiting(connection), "the forecast was done too soon to show anything"
+    return connection
+
+
+def is_waiting(connection: socket.socket) -> bool:
+    return not select.select([connection], [], [], 0)[0]
+
+
+def read_answer(connection: socket.socket) -> tuple[str, bytes]:
+    """Read one response to its end: the status line and the body."""
+    with connection, connection.makefile("rb") as stream:
+        status = stream.readline().decode().strip()
+        length = 0
+        while (line := stream.readline().strip().lower()) != b"":
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"content-length" else length
+        return status, stream.read(length)
+
+
+def test_a_forecast_under_way_is_finished_when_the_service_is_told_to_stop(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log") as service:
+        connection = start_long_forecast(service)
+        service.process.send_signal(signal.SIGTERM)
+        status, body = read_answer(connection)
+        assert status == "HTTP/1.1 200 OK"
+        assert [len(entry["values"]) for entry in json.loads(body)["forecasts"]] == [1000] * 64
+        assert service.process.wait(PATIENCE) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_a_stop_is_announced_by_readiness_while_requests_are_still_answered(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log", notice_seconds=2) as service, service.client() as client:
+        assert client.get("/health/ready").status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        while (ready := client.get("/health/ready")).status_code == 200:
+            pass
+        assert (ready.status_code, ready.json()["detail"]) == (503, "the service is stopping")
+        assert client.get("/health/live").status_code == 200
+        assert httpx.post(f"{service.url}/forecast", json={"window": [1, 2]}, timeout=PATIENCE).status_code == 200
+        assert service.process.wait(PATIENCE) == 0
+
+
+def test_a_second_signal_ends_the_notice(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log", notice_seconds=10 * PATIENCE) as service, service.client() as client:
+        service.process.send_signal(signal.SIGTERM)
+        while client.get("/health/ready").status_code == 200:
+            pass
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(PATIENCE) == 0
+
+
+def test_an_interrupt_from_the_keyboard_ends_the_service_at_once_and_well(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log", notice_seconds=10 * PATIENCE) as service:
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(PATIENCE) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_a_client_that_hangs_up_is_no_failure(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log") as service:
+        for _ in range(5):
+            start_long_forecast(service).close()
+        status, _ = read_answer(start_long_forecast(service))
+        assert status == "HTTP/1.1 200 OK"
+        assert stop(service.process) == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def test_several_workers_share_the_port_and_stop_together(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log", workers=2) as service:
+        assert httpx.post(f"{service.url}/forecast", json={"window": [1, 2]}, timeout=PATIENCE).status_code == 200
+        assert stop(service.process) == 0
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{service.url}/health/live", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"LEADTIME_PROT": "80"}, "leadtime: LEADTIME_PROT is no setting; the nearest is LEADTIME_PORT\n"),
+        ({"LEADTIME_WORKERS": "many"}, "leadtime: LEADTIME_WORKERS: it must be a valid integer"),
+        ({"LEADTIME_MODELS": __file__}, "leadtime: LEADTIME_MODELS: it names a file: name the folder"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line_with_exit_code_2(variables: dict[str, str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback(service: Running) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment(LEADTIME_PORT=str(service.port)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_server_does_not_name_itself_and_keeps_connections(client: httpx.Client) -> None:
+    response = client.get("/health/live")
+    assert "server" not in response.headers
+    assert response.headers.get("connection", "keep-alive") == "keep-alive"
