@@ -1,5 +1,6 @@
 """What holds for the project as a whole: its locks, its documents, and that the service stands without training."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -26,6 +27,14 @@ LOCKS = {
     "training": BASE + TRAINING,
     "development": BASE + TRAINING + DEVELOPMENT,
     "build": BUILD,
+}
+# Imported beside the package that cannot be without them, and whose versions they follow.
+PARTS = {
+    "jsonschema-rs": "schemathesis",
+    "markupsafe": "jinja2",
+    "packaging": "pytest",
+    "pydantic-core": "pydantic",
+    "starlette": "fastapi",
 }
 TRAINING_ONLY = ["tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "pandas", "pyarrow", "matplotlib"]
 
@@ -81,6 +90,35 @@ def test_the_build_lock_can_be_installed_beside_the_others() -> None:
 
 def test_the_service_lock_holds_nothing_of_training() -> None:
     assert pins("service").keys() & set(TRAINING_ONLY) == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "declared"),
+    [("service", BASE), ("training", LOCKS["training"]), ("tests", LOCKS["development"]), ("benchmarks", BASE)],
+    ids=["service", "training", "tests", "benchmarks"],
+)
+def test_every_library_that_is_imported_is_declared(package: str, declared: list[str]) -> None:
+    own = {"service", "training", "tests", "benchmarks"}
+    installed = packages_distributions()
+    used = {
+        canonicalize_name(distribution)
+        for module in imports(package) - own - set(sys.stdlib_module_names)
+        for distribution in installed[module]
+    }
+    names = {canonicalize_name(Requirement(requirement).name) for requirement in declared}
+    assert {name for name in used if PARTS.get(name, name) not in names} == set()
+
+
+def imports(package: str) -> set[str]:
+    """The top-level names that a package's modules import."""
+    found = set()
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
 
 
 def test_the_lowest_python_of_the_project_is_the_one_that_the_tools_check_for() -> None:
