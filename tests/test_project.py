@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -172,3 +173,39 @@ def test_the_service_is_assembled_where_only_its_own_lock_is_installed() -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+FROM_THE_WHEEL = """
+import numpy, service.app, training
+from service.registry import Registry
+model = Registry.open(None, service.app.BUNDLED).find("default", None)
+windows = numpy.arange(48, dtype=numpy.float32).reshape(1, 48, 1)
+print(service.app.__file__, training.__file__, model.engine.forecast(windows, 3).shape)
+"""
+
+
+def test_an_installed_wheel_forecasts_from_the_model_that_it_brings(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("leadtime-*.whl")
+    installed = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_THE_WHEEL],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split(" ", 2) == [
+        str(installed / "service" / "app.py"),
+        str(installed / "training" / "__init__.py"),
+        "(1, 3, 1)\n",
+    ]
+    for part in ("service", "training"):
+        here = {file.relative_to(ROOT) for file in (ROOT / part).rglob("*") if file.is_file()}
+        packed = {file.relative_to(installed) for file in (installed / part).rglob("*")}
+        assert {file for file in here if "__pycache__" not in file.parts} - packed == set()
