@@ -124,14 +124,17 @@ class _Run:
         self.fitting = fitting
         self.history = History()
         self.best: list[npt.NDArray[np.float32]] = network.get_weights()
-        self._learn = tf.function(self._learn_eagerly)
-        self._judge = tf.function(self._loss)
+        window = tf.TensorSpec((None, None, network.features), tf.float32)
+        steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
+        # Compiled once for every length: compiling takes longer than an epoch over a short series.
+        self._learn = tf.function(self._learn_eagerly, input_signature=[window, steps, steps])
+        self._judge = tf.function(self._loss, input_signature=[window, steps, steps, weight])
 
     def learn(self, batch: Batch) -> Any:
-        return self._learn(tf.constant(batch.values), batch.context, batch.free)
+        return self._learn(*batch)
 
     def judge(self, batch: Batch) -> Any:
-        return self._judge(tf.constant(batch.values), batch.context, batch.free, 0.0)
+        return self._judge(*batch, 0.0)
 
     def patience_is_spent(self) -> bool:
         return len(self.history.validation) - self.history.best_epoch >= self.fitting.patience
@@ -165,25 +168,24 @@ class _Run:
             self.history = History(**json.loads(str(saved["history"])))
         return len(self.history.training)
 
-    def _learn_eagerly(self, values: Any, context: int, free: int) -> Any:
+    def _learn_eagerly(self, values: Any, context: Any, free: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = self._loss(values, context, free, _CONTEXT_WEIGHT)
         weights = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         return loss
 
-    def _loss(self, values: Any, context: int, free: int, context_weight: float) -> Any:
+    def _loss(self, values: Any, context: Any, free: Any, context_weight: Any) -> Any:
         """Huber loss in units of each window's scale: one-step at every step, plus iterated beyond the context."""
         forecasts, rolled, scale = self.network.sequence(values, context, free=free)
         scale = scale[:, None]
-        weights = np.full(values.shape[1] - 1, context_weight, np.float32)
-        weights[: min(_SETTLING, context - 1)] = 0.0
-        weights[context - 1 :] = 1.0
+        steps = tf.range(tf.shape(values)[1] - 1)
+        inside = tf.where(steps < tf.minimum(_SETTLING, context - 1), 0.0, context_weight)
+        weights = tf.where(steps < context - 1, inside, 1.0)
         errors = self._huber((values[:, 1:] - forecasts[:, :-1]) / scale)
-        loss = tf.reduce_mean(tf.reduce_mean(errors, axis=(0, 2)) * weights) / np.mean(weights)
-        if rolled is not None:
-            loss += tf.reduce_mean(self._huber((values[:, context : context + free] - rolled) / scale))
-        return loss
+        one_step = tf.reduce_mean(tf.reduce_mean(errors, axis=(0, 2)) * weights) / tf.reduce_mean(weights)
+        iterated = tf.reduce_mean(self._huber((values[:, context : context + free] - rolled) / scale))
+        return one_step + iterated
 
     def _huber(self, errors: Any) -> Any:
         """The Huber loss divided by its delta, so that a small delta makes it the absolute error."""

@@ -36,7 +36,7 @@ class Scaled(NamedTuple):
     @property
     def scale(self) -> Any:
         """What errors are divided by, in training and in the error table: between spread and step size."""
-        return ops.sqrt(self.spread * self.change)
+        return ops.sqrt(self.spread) * ops.sqrt(self.change)  # their product may overflow
 
 
 class Carried(NamedTuple):
@@ -130,14 +130,13 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             "scaled": self.scaled,
         }
 
-    def sequence(self, values: Any, context: int, *, free: int = 0) -> tuple[Any, Any | None, Any]:
+    def sequence(self, values: Any, context: Any, *, free: Any = None) -> tuple[Any, Any | None, Any]:
         """Forecast the next step at every step, for training: the window's measure is taken from its context alone.
 
         Args:
             values: (batch, time, features), raw units; time is at least `context`.
             context: leading steps that level, spread and found seasons are taken from.
-            free: steps to forecast iteratively beyond the context, each forecast being fed back; at most
-                `time − context`.
+            free: steps to forecast iteratively beyond the context, each forecast being fed back; None for none.
 
         Returns:
             Forecasts of the next step at every step (batch, time, features), iterative forecasts
@@ -155,7 +154,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         known, carried = self._run(centred[:, :context], measure, carried)
         ahead, _ = self._run(centred[:, context:], measure, carried)
         forecasts = ops.concatenate([known, ahead], axis=1) + level
-        if not free:
+        if free is None:
             return forecasts, None, measure.scale
         rolled = self._roll(known[:, -1:], measure, carried, free)
         return forecasts, rolled + level, measure.scale
@@ -302,7 +301,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         forecast = ops.sum(weights * ops.stack(candidates, axis=-1), axis=-1) + self.correct(flow) * change
         return forecast, Carried(history[:, -self.memory :], periods, hidden)
 
-    def _roll(self, first: Any, measure: Scaled, carried: Carried, steps: int) -> Any:
+    def _roll(self, first: Any, measure: Scaled, carried: Carried, steps: Any) -> Any:
         """Iterate from a first forecast (batch, 1, features), feeding each back: (batch, steps, features)."""
 
         def feed(step: Any, forecast: Any, recent: Any, hidden: Any, rolled: Any) -> tuple[Any, ...]:

@@ -1,0 +1,56 @@
+"""An artifact is written only when it computes what the network computes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.engine import Engine
+from tests.contract.conftest import metadata_of, network_of
+from training.config import Network
+from training.errors import ExportError
+from training.export import export, write_metadata
+from training.model import Forecaster
+
+NETWORK = Network(layers=(4,), context_length=24)
+
+
+class Drifting(Forecaster):
+    """A network whose step in the artifact is not the one that it was fitted by."""
+
+    def step(self, values: Any, state: Any) -> tuple[Any, Any, Any]:
+        forecast, next_state, scale = super().step(values, state)
+        return forecast * 1.01, next_state, scale
+
+
+def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    network = Drifting(features=1, units=(4,), lags=(), found=False, scaled=True)
+
+    with pytest.raises(ExportError, match=r"forecast .* differs from Keras by"):
+        export(network, metadata_of(network), tmp_path / "model.onnx")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_breaks_its_metadata_is_refused(tmp_path: Path) -> None:
+    network = network_of(NETWORK)
+    wrong = metadata_of(network).model_copy(update={"features": ("a", "b")})
+
+    with pytest.raises(ExportError, match="breaks the contract: .*'values' is"):
+        export(network, wrong, tmp_path / "model.onnx")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_can_be_replaced_in_a_written_artifact(tmp_path: Path) -> None:
+    network = network_of(NETWORK)
+    path = tmp_path / "model.onnx"
+    export(network, metadata_of(network), path)
+    before = Engine.open(path)
+
+    write_metadata(path, before.metadata.model_copy(update={"version": "7"}))
+
+    after = Engine.open(path)
+    assert after.metadata == before.metadata.model_copy(update={"version": "7"})
+    assert after.digest != before.digest
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]

@@ -1,0 +1,84 @@
+"""How windows are cut: nothing of a later part is ever fitted on, and every epoch can be had again."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training.config import Config
+from training.data import Boundary, Panel, Series, Split
+from training.windows import Windows, minimum_window, steps_ahead
+
+
+def config(**fitting: object) -> Config:
+    return Config.model_validate({"network": {"context_length": 12}, "fitting": {"batch_size": 4, **fitting}})
+
+
+def counted(lengths: list[int], horizon: int) -> tuple[Panel, Split]:
+    """Series whose values tell where they stand: 1000 times the series' place, plus the step."""
+    series = tuple(
+        Series(f"s{place}", (1000.0 * place + np.arange(length))[:, None], None) for place, length in enumerate(lengths)
+    )
+    parts = tuple(Boundary(length - 2 * (horizon + 1), length - (horizon + 1)) for length in lengths)
+    return Panel(series, ("x",), None, None, (), ""), Split(parts, horizon)
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(40, 80), min_size=1, max_size=4), seed=st.integers(0, 100))
+def test_training_windows_lie_in_training_parts_and_never_span_two_series(lengths: list[int], seed: int) -> None:
+    panel, split = counted(lengths, horizon=5)
+    windows = Windows.cut(panel, split, config(steps_per_epoch=5).model_copy(update={"seed": seed}))
+
+    for batch in windows.epoch(0):
+        assert batch.values.shape[1] == batch.context + batch.free
+        places, steps = np.divmod(batch.values[:, :, 0], 1000)
+        assert (places == places[:, :1]).all()
+        assert (np.diff(steps, axis=1) == 1).all()
+        ends = np.array([split.boundaries[int(place)].train_end for place in places[:, 0]])
+        assert (steps[:, -1] < ends).all()
+
+
+def test_validation_windows_forecast_validation_parts_alone() -> None:
+    panel, split = counted([60, 70], horizon=5)
+    windows = Windows.cut(panel, split, config())
+
+    judged = windows.judged()
+
+    seen = set()
+    for batch in judged:
+        places, steps = np.divmod(batch.values[:, :, 0], 1000)
+        for place, ahead in zip(places[:, 0], steps[:, batch.context :], strict=True):
+            part = split.boundaries[int(place)]
+            assert ahead.min() >= part.train_end
+            assert ahead.max() < part.validation_end
+            seen.add(int(place))
+    assert seen == {0, 1}
+
+
+def test_an_epoch_can_be_had_again_and_differs_from_the_next() -> None:
+    panel, split = counted([80], horizon=5)
+    windows = Windows.cut(panel, split, config(steps_per_epoch=3))
+
+    first, again, other = (np.concatenate([b.values.ravel() for b in windows.epoch(n)]) for n in (0, 0, 1))
+
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or (first != other).any()
+
+
+def test_contexts_shorter_than_the_whole_are_fitted_on_too() -> None:
+    panel, split = counted([80], horizon=5)
+    windows = Windows.cut(panel, split, config(steps_per_epoch=60))
+
+    contexts = {batch.context for batch in windows.epoch(0)}
+
+    assert contexts == {12, 8}  # 8 is the shortest window accepted where no season is known
+
+
+def test_the_shortest_window_holds_a_season_and_a_step() -> None:
+    assert minimum_window(192, 24) == 25
+    assert minimum_window(192, None) == 8
+    assert minimum_window(5, 24) == 5
+
+
+def test_fitting_iterates_no_further_than_its_limit() -> None:
+    assert steps_ahead(7) == 7
+    assert steps_ahead(500) == 48
