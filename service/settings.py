@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.artifact import ModelName
@@ -15,7 +15,14 @@ PREFIX: Final = "LEADTIME_"
 WINDOWS_CEILING: Final = 65_536
 
 
-def _existing_folder(path: Path) -> Path:
+def _not_empty(value: object) -> object:
+    # An empty path would be the folder that the process happens to stand in.
+    if value == "":
+        raise ValueError("it is empty: name a folder, or leave it out")
+    return value
+
+
+def _folder(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError("it names a file: name the folder that holds <name>/<version>/model.onnx")
     return path
@@ -29,7 +36,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 = any free one.")
     workers: int = Field(default=1, ge=1, le=256, description="Number of processes.")
-    models: Annotated[Path, AfterValidator(_existing_folder)] | None = Field(
+    models: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_folder)] | None = Field(
         default=None, description="Folder of <name>/<version>/model.onnx; without it, the bundled model alone."
     )
     default_model: ModelName = Field(default="default", description="The model of requests that name none.")

@@ -60,6 +60,15 @@ def test_a_forecast_under_way_is_finished_when_the_service_is_told_to_stop(slow_
         assert "Traceback" not in service.log.read_text()
 
 
+def test_a_forecast_that_outlasts_the_drain_is_cut_off(slow_models: Path, tmp_path: Path) -> None:
+    with running(slow_models, tmp_path / "log", drain_seconds=0) as service:
+        connection = start_long_forecast(service)
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(PATIENCE) == 0
+        status, _ = read_answer(connection)
+        assert "200" not in status
+
+
 def test_a_stop_is_announced_by_readiness_while_requests_are_still_answered(slow_models: Path, tmp_path: Path) -> None:
     with running(slow_models, tmp_path / "log", notice_seconds=2) as service, service.client() as client:
         assert client.get("/health/ready").status_code == 200

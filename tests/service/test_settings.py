@@ -67,6 +67,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_right_one(name: str, neares
         ("DEFAULT_MODEL", "../secret"),
         ("LOG_LEVEL", "loud"),
         ("MODELS", __file__),
+        ("MODELS", ""),
     ],
 )
 def test_a_value_that_cannot_be_held_is_refused_by_name(name: str, value: str) -> None:
