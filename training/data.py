@@ -102,14 +102,25 @@ def read_panel(table: Table, config: Config) -> Panel:
     targets = _targets(table, data, notes)
     values = np.column_stack([table.numbers(target) for target in targets])
     _refuse_without_values(table, targets, values)
-    times = _times(table, data, targets, notes)
+    time = _time_column(table, data, targets, notes)
+    times = None if time is None else read_times(table, time)
+    if times is not None:
+        found = "" if data.time else "; taken because no other holds times"
+        notes.append(f"time: column {time!r}, {times.note}{found}")
     groups = group_rows(table, data.series, times)
     spacing = _spacing(table, data, times, groups, notes)
     season = _season(data, spacing, notes)
+    if season is not None and season >= config.network.context_length:
+        notes.append(
+            f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
+        )
     series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
     series = _long_enough(table.source, series, season, config, notes)
     _refuse_constant(table.source, series, targets)
     notes.append(_count(series, targets))
+    read = (*targets, data.series, time)
+    if unread := [str(name) for name in table.frame.columns if name not in read]:
+        notes.append(f"columns not read: {_listed(unread)}")
     return Panel(series, targets, spacing.code, season, tuple(notes), _digest(series, targets))
 
 
@@ -204,20 +215,18 @@ def _refuse_without_values(table: Table, targets: tuple[str, ...], values: npt.N
             raise DataError(f"{table.source}: column {target!r} holds no value at all; name another with --target")
 
 
-def _times(table: Table, data: Data, targets: tuple[str, ...], notes: list[str]) -> Times | None:
-    name, found = data.time, ""
-    if name is None:
-        others = [str(column) for column in table.frame.columns if column not in (*targets, data.series)]
-        dated = [column for column in others if looks_like_dates(table, column)]
-        if len(dated) > 1:
-            raise DataError(f"{table.source}: several columns hold times ({_listed(dated)}): name one with --time")
-        if not dated:
-            notes.append("no time column: the rows were taken as successive steps, in the order of the file")
-            return None
-        name, found = dated[0], "; taken because it alone holds times"
-    times = read_times(table, name)
-    notes.append(f"time: column {name!r}, {times.note}{found}")
-    return times
+def _time_column(table: Table, data: Data, targets: tuple[str, ...], notes: list[str]) -> str | None:
+    """The column named, else the only one that holds times, else none."""
+    if data.time is not None:
+        return data.time
+    others = [str(column) for column in table.frame.columns if column not in (*targets, data.series)]
+    dated = [column for column in others if looks_like_dates(table, column)]
+    if len(dated) > 1:
+        raise DataError(f"{table.source}: several columns hold times ({_listed(dated)}): name one with --time")
+    if not dated:
+        notes.append("no time column: the rows were taken as successive steps, in the order of the file")
+        return None
+    return dated[0]
 
 
 def _spacing(table: Table, data: Data, times: Times | None, groups: list[Group], notes: list[str]) -> Spacing:
@@ -275,9 +284,9 @@ def _series(
     if times is not None and any(np.any(np.diff(group.rows) < 0) for group in groups):
         notes.append("the rows were not in order of time, and were sorted")
     if cut := sum(grid.cut for grid in grids):
-        notes.append(f"{cut} steps without a value were cut off at the beginning or the end")
+        notes.append(f"{cut:,} steps without a value were cut off at the beginning or the end")
     if missing := sum(grid.missing for grid in grids):
-        notes.append(f"{missing} missing values were filled linearly, in gaps of at most {limit} steps")
+        notes.append(f"{missing:,} missing values were filled linearly, in gaps of at most {limit} steps")
     return tuple(Series(grid.group.name or ", ".join(targets), grid.interpolated(), grid.times) for grid in grids)
 
 

@@ -106,11 +106,11 @@ def refuse_long_gaps(
         return
     first, longest = gaps[0], max(gap.length for gap in gaps)
     when = "" if times is None else f" ({stamp(int(times.keys[first.after]), dates=times.dates)})"
+    all_gaps = f"{len(gaps)} such gaps, the longest of {longest} steps" if len(gaps) > 1 else "no other such gap"
     raise DataError(
         f"{table.source}: column {first.target!r}{first.group.of}: {first.length} missing steps in a row after "
-        f"{table.place(first.after)}{when}, and at most {limit} are filled. There are {len(gaps)} such gaps, the "
-        f"longest of {longest} steps: --fill-limit {longest} fills them linearly, or cut the data to a part without "
-        f"them"
+        f"{table.place(first.after)}{when}, and at most {limit} are filled (there {'are' if len(gaps) > 1 else 'is'} "
+        f"{all_gaps}): --fill-limit {longest} fills them linearly, or cut the data to a part without them"
     )
 
 

@@ -134,10 +134,9 @@ def read_times(table: Table, name: str) -> Times:
             times have an offset from UTC.
     """
     column = table.column(name)
-    place = f"{table.source}: column {name!r}"
     if pd.api.types.is_datetime64_any_dtype(column):
         _refuse(table, name, column.isna().to_numpy(dtype=bool), "the time is missing; fill it in, or drop the row")
-        return _from_typed(pd.DatetimeIndex(column), place)
+        return _from_typed(pd.DatetimeIndex(column))
     if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")
     text = as_text(column)
@@ -248,7 +247,7 @@ def stamp(key: int, *, dates: bool) -> str:
 _COMPACT: Final = "dates written as 19580329"
 
 
-def _from_typed(stamps: pd.DatetimeIndex, place: str) -> Times:
+def _from_typed(stamps: pd.DatetimeIndex) -> Times:
     if stamps.tz is None:
         return _dates(stamps, "dates")
     return _in_utc(stamps.tz_convert("UTC").tz_localize(None), stamps.tz_localize(None))

@@ -1,0 +1,177 @@
+"""The commands from the outside: a real fit of a small network, its artifact, and what is said of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from service.engine import Engine
+from tests.artifacts import write_artifact
+from tests.training.tables import hourly, long_form, write
+from training.__main__ import main, model_name
+from training.synthetic import lab, panel
+from training.table import read_table
+
+_SMALL = """
+[network]
+layers = [8]
+context_length = 48
+[fitting]
+steps_per_epoch = 4
+batch_size = 8
+"""
+
+
+def fit(folder: Path, *arguments: str) -> int:
+    (folder / "small.toml").write_text(_SMALL)
+    return main(["fit", "--config", str(folder / "small.toml"), *arguments, "--output", str(folder / "models")])
+
+
+def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(write(hourly(400), tmp_path / "my load.csv"))
+    assert fit(tmp_path, "--data", data, "--target", "load", "--epochs", "2") == 0
+    folder = tmp_path / "models" / "my-load" / "1"
+    assert sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "models").rglob("*")) == [
+        "models/my-load",
+        "models/my-load/1",
+        "models/my-load/1/model.onnx",
+        "models/my-load/1/report.html",
+    ]
+    metadata = Engine.open(folder / "model.onnx").metadata
+    assert (metadata.name, metadata.version, metadata.features) == ("my-load", "1", ("load",))
+    assert (metadata.frequency, metadata.season_length, metadata.context_length) == ("h", 24, 48)
+    assert metadata.backtest is not None
+    assert set(metadata.backtest.multi_step) == {"model", "naive", "seasonal_naive"}
+    assert metadata.backtest.horizon == 24
+    assert metadata.errors is not None
+    assert len(metadata.errors.errors[0]) == 24
+    assert metadata.training.data_digest is not None
+    assert metadata.training.configuration["seed"] == 0
+    captured = capsys.readouterr()
+    assert metadata.backtest.verdict in " ".join(captured.out.split())
+    assert "frequency h (hourly): inferred from the time column" in captured.err
+    assert metadata.backtest.verdict in (folder / "report.html").read_text()
+
+    assert fit(tmp_path, "--data", data, "--target", "load", "--epochs", "1", "--name", "my-load") == 0
+    second = Engine.open(tmp_path / "models" / "my-load" / "2" / "model.onnx")
+    assert second.metadata.version == "2"
+
+
+def test_one_model_is_fitted_on_a_panel_of_several_features(tmp_path: Path) -> None:
+    frame = long_form(300, 2).assign(wind=lambda table: np.sin(table.index / 5.0))
+    data = str(write(frame, tmp_path / "sites.csv"))
+    arguments = ["--target", "load", "--target", "wind", "--series", "site", "--horizon", "6", "--epochs", "1"]
+    assert fit(tmp_path, "--data", data, *arguments) == 0
+    metadata = Engine.open(tmp_path / "models" / "sites" / "1" / "model.onnx").metadata
+    assert metadata.features == ("load", "wind")
+    assert metadata.training.series == 2
+    assert metadata.backtest is not None
+    assert metadata.backtest.horizon == 6
+
+
+def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(_SMALL.replace("steps_per_epoch = 4", "steps_per_epoch = 2"))
+    data = write(hourly(400), tmp_path / "load.csv")
+    output = tmp_path / "models"
+    command = [sys.executable, "-m", "training", "fit", "--data", str(data), "--config", str(tmp_path / "small.toml")]
+    command += ["--output", str(output), "--epochs"]
+    environment = os.environ | {"COLUMNS": "200"}
+
+    with subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        said = ""
+        while "epoch 2 of at most" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        process.terminate()
+        said += process.stderr.read()
+    assert process.returncode == 130
+    assert "the same command goes on from the last finished epoch" in said
+    assert "Traceback" not in said
+    (checkpoints,) = output.iterdir()
+    assert checkpoints.name == ".checkpoints"
+
+    with subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        said = ""
+        while "of at most" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        process.terminate()
+        process.communicate()
+    assert "going on from the last epoch of an interrupted run" in said
+    assert "epoch 1 of" not in said
+
+
+def test_describe_prints_the_facts_of_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_artifact(tmp_path / "model.onnx", name="sales", version="7", frequency="D", season_length=7)
+    assert main(["describe", str(file)]) == 0
+    told = capsys.readouterr().out
+    for fact in ("sales, version 7", "8 steps, at least 2", "sha256:", "no backtest"):
+        assert fact in told
+    assert main(["describe", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == Engine.open(file).metadata.model_dump(mode="json")
+
+
+def test_describe_and_sample_do_without_tensorflow(tmp_path: Path) -> None:
+    file = write_artifact(tmp_path / "model.onnx")
+    script = (
+        "import sys; from training.__main__ import main; "
+        f"assert main(['describe', {str(file)!r}]) == 0 == main(['sample', 'lab']); "
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=120)
+
+
+def test_samples_are_written_to_a_file_or_to_standard_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", "lab", "--output", str(tmp_path / "lab.csv")]) == 0
+    assert main(["sample", "panel", "--seed", "5"]) == 0
+    (tmp_path / "panel.csv").write_text(capsys.readouterr().out)
+    assert np.array_equal(read_table(tmp_path / "lab.csv").numbers("value"), lab()["value"])
+    assert np.array_equal(pd.read_csv(tmp_path / "panel.csv")["demand"], panel(5)["demand"])
+
+
+def test_a_sample_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "lab", "--output", str(tmp_path / "none" / "lab.csv")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_failure() -> None:
+    with subprocess.Popen([sys.executable, "-m", "training", "sample", "panel"], stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["describe"], ["sample"]], ids=["all", "fit", "describe", "sample"])
+def test_help_is_there_for_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    assert "Usage: python -m training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("ETTh1", "ETTh1"),
+        ("my load (2024)", "my-load-2024"),
+        ("..", "model"),
+        ("Zürich", "Z-rich"),
+        ("x" * 99, "x" * 64),
+    ],
+)
+def test_a_model_is_named_after_its_file(stem: str, name: str) -> None:
+    assert model_name(stem) == name
