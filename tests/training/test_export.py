@@ -36,7 +36,7 @@ def test_a_graph_that_breaks_its_metadata_is_refused(tmp_path: Path) -> None:
     network = network_of(NETWORK)
     wrong = metadata_of(network).model_copy(update={"features": ("a", "b")})
 
-    with pytest.raises(ExportError, match="breaks the contract: .*'values' is"):
+    with pytest.raises(ExportError, match=r"breaks the contract: .*'values' is"):
         export(network, wrong, tmp_path / "model.onnx")
 
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,8 @@ def config(**fitting: object) -> Config:
 def counted(lengths: list[int], horizon: int) -> tuple[Panel, Split]:
     """Series whose values tell where they stand: 1000 times the series' place, plus the step."""
     series = tuple(
-        Series(f"s{place}", (1000.0 * place + np.arange(length))[:, None], None) for place, length in enumerate(lengths)
+        Series(f"s{place}", np.arange(1000.0 * place, 1000.0 * place + length, dtype=np.float64)[:, None], None)
+        for place, length in enumerate(lengths)
     )
     parts = tuple(Boundary(length - 2 * (horizon + 1), length - (horizon + 1)) for length in lengths)
     return Panel(series, ("x",), None, None, (), ""), Split(parts, horizon)
