@@ -84,26 +84,35 @@ async def _refresh(registry: Registry, seconds: float) -> None:
 
 @contextmanager
 def _announced_stop(service: Service) -> Iterator[None]:
-    """On SIGTERM let readiness say so for a while before the server, whose handler is put off, stops listening.
+    """Let readiness say that the service stops, and put off the server's own handler of SIGTERM for a while.
 
-    Load balancers look at readiness now and then; until they have, they go on sending requests here.
+    Load balancers look at readiness now and then; until they have, they go on sending requests here. A person at a
+    keyboard (SIGINT) waits for nothing.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
+    notices = {signal.SIGTERM: service.settings.notice_seconds, signal.SIGINT: 0.0}
+    handlers = {number: signal.getsignal(number) for number in notices}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if service.draining:
+        handler, notice = handlers[signal.Signals(number)], notices[signal.Signals(number)]
+        if not callable(handler):
+            return
+        if notice == 0 or service.draining:
+            service.draining = True
             handler(number, frame)
             return
         service.draining = True
-        _log.info("stopping: not ready from now on, and no new connections in %g s", service.settings.notice_seconds)
-        loop.call_soon_threadsafe(loop.call_later, service.settings.notice_seconds, handler, number, None)
+        _log.info("stopping: not ready from now on, and no new connections in %g s", notice)
+        loop.call_soon_threadsafe(loop.call_later, notice, handler, number, None)
 
-    signal.signal(signal.SIGTERM, stop)
+    taken = [number for number, handler in handlers.items() if callable(handler)]
+    for number in taken:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number in taken:
+            signal.signal(number, handlers[number])

@@ -1,5 +1,6 @@
 """The native protocol: one-step and multi-step forecasts."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from service.api.problems import (
 from service.api.route import DirectRoute
 from service.api.state import Service, service_of
 from service.api.windows import Windows, windows_for
-from service.errors import Fault, ForecastOutOfRange
+from service.errors import Fault, ForecastOutOfRange, ShuttingDown
 from service.registry import ServedModel
 from service.schemas import ForecastAnswer, ForecastRequest, MultiStepRequest
 from service.window import Values
@@ -110,6 +111,10 @@ async def _forecasts(
         if len(windows.arrays) * horizon < _WORTH_WATCHING:
             return await work
         return await while_connected(request, work)
+    except asyncio.CancelledError:
+        if not service.draining:
+            raise
+        raise ShuttingDown("the service stopped before the forecast was complete") from None
     except ForecastOutOfRange as error:
         if question.window is None:
             raise

@@ -60,13 +60,18 @@ def test_a_forecast_under_way_is_finished_when_the_service_is_told_to_stop(slow_
         assert "Traceback" not in service.log.read_text()
 
 
-def test_a_forecast_that_outlasts_the_drain_is_cut_off(slow_models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_forecast_that_outlasts_the_drain_is_cut_off_with_a_reason(
+    slow_models: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     with running(slow_models, tmp_path / "log", drain_seconds=0) as service:
         connection = start_long_forecast(service)
-        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(number)
+        status, body = read_answer(connection)
+        assert status == "HTTP/1.1 503 Service Unavailable"
+        assert json.loads(body)["detail"] == "the service stopped before the forecast was complete"
         assert service.process.wait(PATIENCE) == 0
-        status, _ = read_answer(connection)
-        assert "200" not in status
+        assert "Traceback" not in service.log.read_text()
 
 
 def test_a_stop_is_announced_by_readiness_while_requests_are_still_answered(slow_models: Path, tmp_path: Path) -> None:
