@@ -179,7 +179,7 @@ def _metadata(
             series=len(panel.series),
             observations=len(panel.features) * sum(part.train_end for part in parts.boundaries),
             configuration=config.model_dump(mode="json"),
-            libraries=_libraries(),
+            libraries=library_versions(),
         ),
     )
 
@@ -192,7 +192,8 @@ def _description(source: str, panel: Panel, config: Config) -> str:
     return f"A stacked LSTM of {units} units, fitted on {many}{features} in {source}{spacing}."[:2000]
 
 
-def _libraries() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that make an artifact, those that are installed."""
     found = {}
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
