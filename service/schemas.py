@@ -87,8 +87,8 @@ class ForecastRequest(_Payload):
         Field(
             default=None,
             json_schema_extra=_absent_not_null,
-            description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with an "
-            "offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
+            description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with "
+            "an offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
             "`windows`, one text holds for all of them, and a list has one text for each.",
             examples=["2024-03-30T12:00:00+01:00[Europe/Berlin]", ["2024-03-30", "2024-06-30"]],
         )
