@@ -63,7 +63,7 @@ class _Record(BaseModel):
 class Scores(_Record):
     """Errors of one method over all origins, lead times, features and series, each point with the same weight.
 
-    MASE divides by the mean absolute one-season difference of the training part (Hyndman & Koehler 2006), sMAPE is
+    MASE divides by the mean absolute one-season difference before the test part (Hyndman & Koehler 2006), sMAPE is
     M4's, in percent. Either is None where its divisor is zero.
     """
 

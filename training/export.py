@@ -19,7 +19,7 @@ from training.model import Forecaster
 
 TOLERANCE: Final = 1e-4  # relative, of every forecast, state and scale
 _OPSET: Final = 18
-_LOOPS: Final = frozenset({"Loop", "Scan", "If"})
+_LOOPS: Final = frozenset({"Loop", "Scan"})
 _BATCHES: Final = (1, 3)
 _DECODED: Final = 5
 

@@ -42,6 +42,7 @@ class Scaled(NamedTuple):
 class Carried(NamedTuple):
     """What passes from one step to the next; None where there is nothing yet, or nothing of the kind."""
 
+    measure: Scaled
     recent: Any  # (batch, memory, features), centred
     periods: Any | None  # (batch, 2 · FOUND_LAGS, features)
     hidden: list[Any]  # [h, c] of each layer
@@ -142,69 +143,63 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             Forecasts of the next step at every step (batch, time, features), iterative forecasts
             (batch, free, features) or None, and the scale (batch, features).
         """
-        past = values[:, :context]
-        measure = self._measure(past)
-        centred = values - measure.location[:, None]
-        carried = Carried(
-            recent=ops.repeat(centred[:, :1], self.memory, axis=1),
-            periods=self._find(past, measure) if self.found else None,
-            hidden=[None] * len(self.cells),
-        )
-        level = measure.location[:, None]
-        known, carried = self._run(centred[:, :context], measure, carried)
-        ahead, _ = self._run(centred[:, context:], measure, carried)
+        carried = self._begin(values[:, :context])
+        level, scale = carried.measure.location[:, None], carried.measure.scale
+        centred = values - level
+        known, carried = self._run(centred[:, :context], carried)
+        ahead, _ = self._run(centred[:, context:], carried)
         forecasts = ops.concatenate([known, ahead], axis=1) + level
         if free is None:
-            return forecasts, None, measure.scale
-        rolled = self._roll(known[:, -1:], measure, carried, free)
-        return forecasts, rolled + level, measure.scale
+            return forecasts, None, scale
+        return forecasts, self._roll(known[:, -1:], carried, free) + level, scale
 
     def step(self, values: Any, state: Any) -> tuple[Any, Any, Any]:
         """The artifact's graph: see `service.artifact` for the tensors."""
-        sizes = [1, *[self.features] * 3, self.memory * self.features]
-        if self.found:
-            sizes.append(2 * FOUND_LAGS * self.features)
-        sizes += [units for units in self.units for _ in range(2)]
-        known, location, spread, change, recent, *rest = tf.split(state, sizes, axis=1)
+        hidden_sizes = [units for units in self.units for _ in range(2)]
+        begun_size = self.state_size - 1 - sum(hidden_sizes)
+        known, begun, *hidden = tf.split(state, [1, begun_size, *hidden_sizes], axis=1)
         fresh = known < 0.5
-        own = self._measure(values)
-        measure = Scaled(
-            ops.where(fresh, own.location, location),
-            ops.where(fresh, own.spread, spread),
-            ops.where(fresh, own.change, change),
+        # Decoding has no fresh row, and need not look for a measure and seasons in its single step.
+        begun = tf.cond(
+            tf.reduce_any(fresh),
+            lambda: tf.where(fresh, self._packed(self._begin(values)), begun),
+            lambda: tf.identity(begun),
         )
-        centred = values - measure.location[:, None]
-        batch = ops.shape(values)[0]
-        recent = ops.where(
-            fresh[:, :, None],
-            ops.repeat(centred[:, :1], self.memory, axis=1),
-            ops.reshape(recent, (batch, self.memory, self.features)),
-        )
-        periods = None
-        if self.found:
-            own_periods = ops.reshape(self._find(values, own), (batch, 2 * FOUND_LAGS * self.features))
-            periods = ops.where(fresh, own_periods, rest.pop(0))
-        carried = Carried(
-            recent=recent,
-            periods=None if periods is None else ops.reshape(periods, (batch, 2 * FOUND_LAGS, self.features)),
-            hidden=[[rest[2 * index], rest[2 * index + 1]] for index in range(len(self.cells))],
-        )
-        forecast, carried = self._run(centred, measure, carried, last_only=True)
-        parts = [ops.ones_like(known), measure.location, measure.spread, measure.change]
-        parts.append(ops.reshape(carried.recent, (batch, self.memory * self.features)))
-        if periods is not None:
-            parts.append(periods)
-        parts += [part for pair in carried.hidden for part in pair]
-        return forecast + measure.location, ops.concatenate(parts, axis=1), measure.scale
+        carried = self._unpacked(begun, [hidden[place : place + 2] for place in range(0, len(hidden), 2)])
+        location = carried.measure.location
+        forecast, carried = self._run(values - location[:, None], carried, last_only=True)
+        parts = [ops.ones_like(known), self._packed(carried), *(part for pair in carried.hidden for part in pair)]
+        return forecast + location, ops.concatenate(parts, axis=1), carried.measure.scale
 
     def call(self, values: Any) -> Any:
         """Forecast the next step at every step, the whole window being its context."""
+        carried = self._begin(values)
+        level = carried.measure.location[:, None]
+        forecasts, _ = self._run(values - level, carried)
+        return forecasts + level
+
+    def _begin(self, values: Any) -> Carried:
+        """What a window of values (batch, time, features), raw units, begins with."""
         measure = self._measure(values)
-        centred = values - measure.location[:, None]
-        recent = ops.repeat(centred[:, :1], self.memory, axis=1)
+        first = values[:, :1] - measure.location[:, None]
         periods = self._find(values, measure) if self.found else None
-        forecasts, _ = self._run(centred, measure, Carried(recent, periods, [None] * len(self.cells)))
-        return forecasts + measure.location[:, None]
+        return Carried(measure, ops.repeat(first, self.memory, axis=1), periods, [None] * len(self.cells))
+
+    def _packed(self, carried: Carried) -> Any:
+        """All that is carried but the cells' own state, as rows (batch, ·)."""
+        parts = [*carried.measure, ops.reshape(carried.recent, (-1, self.memory * self.features))]
+        if carried.periods is not None:
+            parts.append(ops.reshape(carried.periods, (-1, 2 * FOUND_LAGS * self.features)))
+        return ops.concatenate(parts, axis=1)
+
+    def _unpacked(self, rows: Any, hidden: list[Any]) -> Carried:
+        """The opposite of `_packed`."""
+        counts = [1, 1, 1, self.memory, *([2 * FOUND_LAGS] if self.found else [])]
+        parts = tf.split(rows, [self.features * count for count in counts], axis=1)
+        recent, *periods = (
+            ops.reshape(part, (-1, count, self.features)) for part, count in zip(parts[3:], counts[3:], strict=True)
+        )
+        return Carried(Scaled(*parts[:3]), recent, periods[0] if periods else None, hidden)
 
     def _measure(self, values: Any) -> Scaled:
         """Level, spread and step size of each window; never zero, never overflowing for values of any size."""
@@ -256,18 +251,18 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         return ops.transpose(ops.reshape(found, (batch, self.features, 2 * FOUND_LAGS)), (0, 2, 1))
 
     def _run(
-        self, centred: Any, measure: Scaled, before: Carried, *, single: bool = False, last_only: bool = False
+        self, centred: Any, before: Carried, *, single: bool = False, last_only: bool = False
     ) -> tuple[Any, Carried]:
         """Roll the cells over centred observations (batch, time, features), from and to what is carried.
 
         A `single` step calls the cells themselves, without the loop over time around them. With `last_only` the
         forecast is (batch, features), else (batch, time, features).
         """
-        periods = before.periods
+        measure, periods = before.measure, before.periods
         time = ops.shape(centred)[1]
         history = ops.concatenate([before.recent, centred], axis=1)  # (batch, memory + time, features)
         previous = history[:, self.memory - 1 : -1]
-        seasonal = [self._season(history, centred, lag) for lag in self.lags]
+        seasonal = [self._season(history, lag) for lag in self.lags]
         if periods is not None:
             seasonal += [self._found_season(history, time, periods[:, index]) for index in range(FOUND_LAGS)]
 
@@ -299,25 +294,24 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         shape = (*([ops.shape(flow)[0]] if last_only else [ops.shape(flow)[0], time]), self.features, self.candidates)
         weights = ops.softmax(ops.reshape(self.weigh(flow), shape), axis=-1)
         forecast = ops.sum(weights * ops.stack(candidates, axis=-1), axis=-1) + self.correct(flow) * change
-        return forecast, Carried(history[:, -self.memory :], periods, hidden)
+        return forecast, Carried(measure, history[:, -self.memory :], periods, hidden)
 
-    def _roll(self, first: Any, measure: Scaled, carried: Carried, steps: Any) -> Any:
+    def _roll(self, first: Any, carried: Carried, steps: Any) -> Any:
         """Iterate from a first forecast (batch, 1, features), feeding each back: (batch, steps, features)."""
 
         def feed(step: Any, forecast: Any, recent: Any, hidden: Any, rolled: Any) -> tuple[Any, ...]:
-            before = Carried(recent, carried.periods, hidden)
-            following, after = self._run(forecast, measure, before, single=True)
+            before = carried._replace(recent=recent, hidden=hidden)
+            following, after = self._run(forecast, before, single=True)
             return step + 1, following, after.recent, after.hidden, rolled.write(step, forecast[:, 0])
 
         start = (0, first, carried.recent, carried.hidden, tf.TensorArray(tf.float32, steps))
         *_, rolled = tf.while_loop(lambda step, *_: step < steps, feed, start, maximum_iterations=steps)
         return ops.transpose(rolled.stack(), (1, 0, 2))
 
-    def _season(self, history: Any, centred: Any, lag: int) -> tuple[Any, Any]:
+    def _season(self, history: Any, lag: int) -> tuple[Any, Any]:
         """The values one season before the next step and before this one, each (batch, time, features)."""
         start = self.memory - lag
-        time = ops.shape(centred)[1]
-        return history[:, start + 1 : start + 1 + time], history[:, start : start + time]
+        return history[:, start + 1 : 1 - lag], history[:, start:-lag]
 
     def _found_season(self, history: Any, time: Any, period: Any) -> tuple[Any, Any]:
         """As `_season`, for a lag of its own in each row and feature: `period` is (batch, features)."""

@@ -99,7 +99,7 @@ def test_every_cell_is_a_native_node(exported: Exported) -> None:
     kinds = [node.op_type for node in onnx.load(exported.path).graph.node]
 
     assert kinds.count("LSTM") == len(exported.network.units)
-    assert not {"Loop", "Scan", "If"} & set(kinds)
+    assert not {"Loop", "Scan"} & set(kinds)
 
 
 def without_state(exported: Exported) -> Engine:
