@@ -43,7 +43,7 @@ CONFIG: Final = Config(
     ),
     seed=20,
     network=Network(layers=(64, 64), context_length=384, lags="found"),
-    fitting=Fitting(epochs=60, steps_per_epoch=150, batch_size=96, learning_rate=2e-3, patience=60),
+    fitting=Fitting(epochs=40, steps_per_epoch=150, batch_size=96, learning_rate=2e-3, patience=40),
 )
 MINIMUM_WINDOW: Final = 8
 _AHEAD: Final = 48

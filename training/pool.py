@@ -37,20 +37,21 @@ def generate(rng: np.random.Generator, *, series: int, length: int) -> npt.NDArr
     second = np.where((companion > 0) & _chosen(rng, shape, 0.7), companion, _periods(rng, series)[:, None])
     main = _season(rng, first[:, None], length)
     side = _season(rng, second, length)
-    has_main = _chosen(rng, shape, 0.8)
+    clean = _chosen(rng, shape, 0.15)  # pure lines, waves and steps: what people try first
+    has_main = _chosen(rng, shape, 0.8) & ~(clean & _chosen(rng, shape, 0.4))
     has_side = has_main & _chosen(rng, shape, 0.45)
     product = _chosen(rng, shape, 0.4) * rng.uniform(0.2, 1.0, shape)
     seasons = has_main * main * (1 + has_side * product * side) + has_side * rng.uniform(0, 1.2, shape) * side
-    seasons *= _wander(rng, series, length)
+    seasons *= np.where(clean, 1.0, _wander(rng, series, length))
 
     noise = _noise(rng, series, length) * _log_uniform(rng, 0.02, 1.5, shape)
     noise *= np.where(_chosen(rng, shape, 0.15), np.exp(0.5 * main), 1.0)  # more noise at some hours
     walk = _walk(rng, series, length) * _chosen(rng, shape, 0.45) * _log_uniform(rng, 0.05, 3.0, shape)
-    values = seasons + noise + walk + _trend(rng, series, length) + _steps(rng, series, length)
+    values = seasons + np.where(clean, 0.0, noise + walk) + _trend(rng, series, length) + _steps(rng, series, length)
 
     values = _transform(rng, values)
     spread = values.std(axis=1, keepdims=True)
-    outlying = _chosen(rng, shape, 0.15) & _chosen(rng, (series, length), 0.008)
+    outlying = ~clean & _chosen(rng, shape, 0.15) & _chosen(rng, (series, length), 0.008)
     values = values + outlying * spread * rng.standard_t(3, (series, length)) * 3
     flat = spread[:, 0] < 1e-6 * (np.abs(values).max(axis=1) + 1e-12)
     values[flat] += rng.standard_normal((int(flat.sum()), length))
