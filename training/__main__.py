@@ -62,7 +62,7 @@ def fit(
         series: Column that tells series apart, for several in one table: one model is fitted on all of them.
         frequency: Spacing of the steps, such as h, 15min, D, W, M. Inferred from the time column when not given.
         season: Steps in a season, such as 24 for hours. Inferred from the frequency when not given.
-        context: Steps of history that the model looks at; 192 when not given.
+        context: Steps of history that the model looks at; 192 when not given, fewer where series are short.
         horizon: Steps ahead that are scored. One season when not given, else 24.
         fill_limit: Longest run of missing steps that is filled, linearly; 3 when not given.
         skip_short: Leave out series that are too short, instead of refusing the table.

@@ -28,6 +28,7 @@ from training.timeline import (
 )
 
 _DEFAULT_HORIZON: Final = 24
+_LEAST_CONTEXT: Final = 8  # steps below which a context that nobody asked for is not worth fitting on
 _ENUMERATED: Final = re.compile(r"([A-Za-z_]{0,8})(\d{1,5})")
 _WIDE_COLUMNS: Final = 12
 _NAMED: Final = 5  # series or columns listed in a message
@@ -110,11 +111,16 @@ def read_panel(table: Table, config: Config) -> Panel:
     groups = group_rows(table, data.series, times)
     spacing = _spacing(table, data, times, groups, notes)
     season = _season(data, spacing, notes)
+    series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
+    usual, config = config, suited(config, min(len(one.values) for one in series), season)
+    if config is not usual:
+        notes.append(
+            f"context {config.network.context_length}: the data are short for the usual 192 (--context sets it)"
+        )
     if season is not None and season >= config.network.context_length:
         notes.append(
             f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
         )
-    series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
     series = _long_enough(table.source, series, season, config, notes)
     _refuse_constant(table.source, series, targets)
     notes.append(_count(series, targets))
@@ -122,6 +128,22 @@ def read_panel(table: Table, config: Config) -> Panel:
     if unread := [str(name) for name in table.frame.columns if name not in read]:
         notes.append(f"columns not read: {_listed(unread)}")
     return Panel(series, targets, spacing.code, season, tuple(notes), _digest(series, targets))
+
+
+def suited(config: Config, rows: int, season: int | None) -> Config:
+    """The configuration with a context that leaves training windows enough in the shortest series, of `rows` steps.
+
+    A context that was asked for stays as it is, and so does the usual one where short series are to be left out or
+    where what remains would hold no season.
+    """
+    if "context_length" in config.network.model_fields_set or config.data.skip_short:
+        return config
+    ahead = _horizon(season, config)
+    room = rows - sum(_part_lengths(rows, ahead, config)) - ahead
+    context = room * 2 // 3
+    if not (season or _LEAST_CONTEXT) < context < config.network.context_length:
+        return config
+    return config.model_copy(update={"network": config.network.model_copy(update={"context_length": context})})
 
 
 def split(panel: Panel, config: Config) -> Split:

@@ -16,7 +16,7 @@ from service.artifact import FILE_NAME, Metadata, Provenance
 from service.engine import Engine
 from training.backtest import Evaluation, backtest
 from training.config import Config
-from training.data import Panel, Split, read_panel, split
+from training.data import Panel, Split, read_panel, split, suited
 from training.errors import Interrupted
 from training.report import render
 from training.table import Table
@@ -76,6 +76,7 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
         Interrupted: by the keyboard or a signal.
     """
     panel = read_panel(table, config)
+    config = suited(config, min(len(one.values) for one in panel.series), panel.season)
     parts = split(panel, config)
     for note in panel.notes:
         told.say(note)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.training.tables import hourly, long_form, values, write
 from training.config import Config, Data, Network
-from training.data import Panel, read_panel, split
+from training.data import Panel, read_panel, rows_needed, split, suited
 from training.datasets import DATASETS, load
 from training.errors import DataError
 from training.table import Table, read_table
@@ -182,7 +182,7 @@ def test_parts_follow_each_other_in_time_and_each_has_room(
 
 
 def test_the_number_of_rows_that_a_message_asks_for_is_enough_and_one_less_is_not() -> None:
-    config = Config(data=Data(horizon=24))
+    config = Config(data=Data(horizon=24), network=Network(context_length=192))
     enough = as_table(hourly(271))
     assert len(split(read_panel(enough, config), config).boundaries) == 1
     with pytest.raises(DataError, match="need 271"):
@@ -215,3 +215,17 @@ def test_a_csv_and_its_parquet_have_one_digest(tmp_path: Path) -> None:
         for path in (tmp_path / "data.parquet", write(frame, tmp_path / "data.csv"))
     }
     assert len(digests) == 1
+
+
+def test_a_context_that_was_not_asked_for_gives_way_where_series_are_short() -> None:
+    usual, short = suited(Config(), 5000, 12), suited(Config(), 144, 12)
+
+    assert usual.network.context_length == 192
+    assert 12 < short.network.context_length < 144 * 0.8
+    assert rows_needed(144, 12, short) < 144
+
+
+def test_a_context_that_was_asked_for_stays() -> None:
+    config = Config(network=Network(context_length=192))
+
+    assert suited(config, 144, 12) is config

@@ -145,8 +145,13 @@ FILES: dict[str, tuple[Make, tuple[str, ...], str]] = {
         (*_LOAD, "--series", "site"),
         "column 'load' of series 'site-1': constant",
     ),
-    "too few rows": (frame(hourly(200)), _LOAD, "200 steps, but a context of 192 and a horizon of 24 need 271"),
-    "too few rows, and the mend": (frame(hourly(200)), _LOAD, "--context 125 fits"),
+    "too few rows": (frame(hourly(90)), _LOAD, "too few rows: 90 steps, but a context of 192"),
+    "too few rows for a context": (
+        frame(hourly(200)),
+        (*_LOAD, "--context", "192"),
+        "200 steps, but a context of 192 and a horizon of 24 need 271",
+    ),
+    "too few rows, and the mend": (frame(hourly(200)), (*_LOAD, "--context", "192"), "--context 125 fits"),
     "two rows": (frame(hourly(2)), _LOAD, "too few rows"),
     "one series too short": (
         frame(long_form().drop(index=range(1300, 1800))),
