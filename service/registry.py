@@ -126,7 +126,7 @@ class Registry:
 def _scan(folder: Path, before: _Catalogue) -> _Catalogue:
     """Read a folder of models, keeping what has not changed since `before`."""
     try:
-        files = {path.parent.relative_to(folder).as_posix(): path for path in _artifacts(folder)}
+        files = {_readable(path.parent.relative_to(folder).as_posix()): path for path in _artifacts(folder)}
     except OSError as error:
         _log.warning("the models folder cannot be read (%s); what was served before stays", error.strerror)
         return before
@@ -146,6 +146,11 @@ def _artifacts(folder: Path, depth: int = 2) -> Iterator[Path]:
         for path in folder.iterdir():
             if not path.name.startswith("."):
                 yield from _artifacts(path, depth - 1)
+
+
+def _readable(place: str) -> str:
+    """Escape what a folder's name may hold but a log line or an answer may not: line ends, bytes that are no text."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in place)
 
 
 def _entry(place: str, path: Path, before: _Entry | None) -> _Entry:

@@ -154,6 +154,26 @@ def test_hidden_and_deeper_folders_are_none_of_its_business(folder: Path, place:
     assert (registry.models(), dict(registry.rejected)) == ([], {})
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("\udcff", r"\udcff"), ("1\n2", r"1\n2"), ("\u202e1", r"\u202e1"), ("é", "é")],
+    ids=["bytes that are no text", "a line end", "a mark of direction", "a letter"],
+)
+def test_the_name_of_an_odd_folder_is_told_as_text_of_one_line(
+    bundled: Path, folder: Path, caplog: pytest.LogCaptureFixture, name: str, told: str
+) -> None:
+    try:
+        put(folder, f"mine/{name}")
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    with caplog.at_level(logging.WARNING):
+        registry = Registry.open(folder, bundled)
+    (place,) = registry.rejected
+    assert place == f"mine/{told}"
+    assert place.encode().decode() == place
+    assert caplog.messages[0].startswith(f"mine/{told}: not served")
+
+
 def test_folders_and_files_without_a_model_are_passed_over(bundled: Path, folder: Path) -> None:
     (folder / "lab" / "1").mkdir(parents=True)
     (folder / "notes.txt").write_text("nothing")
