@@ -4,7 +4,9 @@ A window is tried as numbers and as rows, so pydantic tells two stories of each 
 was sent is kept. No message repeats anything of the body, and a pointer repeats no more than a short field name.
 """
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import groupby, islice
 from typing import Final, NamedTuple, TypeVar
@@ -31,6 +33,11 @@ Place = tuple[int | str, ...]
 _LONGEST_NAME: Final = 64
 # Only objects with hundreds of thousands of unknown fields have more faults, and listing those would take seconds.
 _FAULTS_WORTH_LISTING: Final = 200_000
+# What the parser reads for sure; of lists alone it takes one level more. No request has more than four.
+DEEPEST_NESTING: Final = 200
+# Of whole numbers, for the parser reads those in full; a number with a fraction may have any.
+_MOST_DIGITS: Final = 4300
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>.
 _LABEL_AT: Final = {"window": 1, "windows": 2, "origin": 1}
 
@@ -66,9 +73,14 @@ def parse(schema: TypeAdapter[Body], body: bytes) -> Body:
     """Read `body` as JSON and check it against `schema`, both at once.
 
     Raises:
-        UnreadableBody: it is not JSON; the message gives line and column.
+        UnreadableBody: it is not JSON, or nests too deep; the message gives line and column where there are such.
         InvalidRequest: it is JSON, but not such as `schema` describes; the first 20 faults are told.
     """
+    with _collector_at_rest():
+        return _parse(schema, body)
+
+
+def _parse(schema: TypeAdapter[Body], body: bytes) -> Body:
     try:
         return schema.validate_json(body)
     except ValidationError as error:
@@ -76,8 +88,40 @@ def parse(schema: TypeAdapter[Body], body: bytes) -> Body:
             raise InvalidRequest([Fault("", "holds too many fields that are not known: send the known ones")]) from None
         details = error.errors(include_url=False, include_input=False)
     if details[0]["type"] == "json_invalid":
-        raise UnreadableBody(f"the body is not JSON: {details[0]['ctx']['error']}")
+        raise UnreadableBody(_unreadable(body, details[0]["ctx"]["error"]))
     raise InvalidRequest(list(islice(_faults(details), FAULTS_AT_MOST)))
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Keep the collector of cycles from running meanwhile.
+
+    JSON holds no cycles, and in a body of a million lists the collector would look at each of them again and again:
+    that takes longer than all the rest, and everybody waits for it.
+    """
+    was_at_work = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_at_work:
+            gc.enable()
+
+
+def _unreadable(body: bytes, reason: str) -> str:
+    """Say why a body cannot be read as JSON; `reason` is the parser's, with line and column."""
+    if not body.strip():
+        return 'the body is empty: send a JSON object, such as {"window": [1, 2, 3]}'
+    if body.startswith(_BYTE_ORDER_MARK):
+        return "the body begins with a byte order mark: send it without one"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:4]:
+        return "the body is not UTF-8: send it in that encoding"
+    kind, at, place = reason.rpartition(" at line ")
+    if kind == "recursion limit exceeded":
+        return f"the body nests too deep{at}{place}: at most {DEEPEST_NESTING} levels of lists and objects are read"
+    if kind == "number out of range":
+        return f"the body has a number that is too long{at}{place}: at most {_MOST_DIGITS} digits are read"
+    return f"the body is not JSON: {reason}"
 
 
 def pointer_to(place: Place) -> str:

@@ -48,9 +48,9 @@ class Kind:
 
 UNREADABLE_BODY: Final = Kind(
     "unreadable-body",
-    "The body is not JSON",
+    "The body cannot be read",
     400,
-    "The body could not be read as a JSON document in UTF-8, or nests too deep. The detail gives line and column.",
+    "The body is empty, is not a JSON document in UTF-8, or nests too deep. The detail says which, and where.",
     "the body is not JSON: EOF while parsing a list at line 1 column 16",
 )
 NOT_FOUND: Final = Kind(

@@ -32,15 +32,20 @@ class Bad:
 
 REQUESTS = [
     # not JSON
-    Bad("no body", "", "line 1 column 0", status=400),
+    Bad("no body", "", "the body is empty: send a JSON object", status=400),
+    Bad("a body of spaces", " \n ", "the body is empty", status=400),
     Bad("an open list", '{"window": [1, 2', "EOF while parsing a list at line 1 column 16", status=400),
     Bad("a trailing comma", '{"window": [1, 2,]}', "line 1 column 18", status=400),
     Bad("single quotes", "{'window': [1, 2]}", "line 1 column 2", status=400),
     Bad("a second document", '{"window": [1, 2]} {}', "trailing characters at line 1 column 20", status=400),
     Bad("not UTF-8", b'{"window": "\xff"}', "line 1 column 13", status=400),
-    Bad("UTF-16", '{"window": [1, 2]}'.encode("utf-16"), "line 1 column 1", status=400),
-    Bad("nesting without end", "[" * 5000, "recursion limit exceeded at line 1", status=400),
-    Bad("nesting in a window", '{"window": ' + "[" * 300 + "]" * 300 + "}", "recursion limit exceeded", status=400),
+    Bad("UTF-16", '{"window": [1, 2]}'.encode("utf-16"), "the body is not UTF-8", status=400),
+    Bad("UTF-16 without a mark", '{"window": [1, 2]}'.encode("utf-16-le"), "the body is not UTF-8", status=400),
+    Bad("a byte order mark", '\ufeff{"window": [1, 2]}', "begins with a byte order mark", status=400),
+    Bad("nesting without end", "[" * 5000, "nests too deep at line 1 column 202: at most 200 levels", status=400),
+    Bad("nesting in a window", '{"window": ' + "[" * 300 + "]" * 300 + "}", "nests too deep", status=400),
+    Bad("nesting in an unknown field", '{"a": ' * 300 + "1" + "}" * 300, "nests too deep", status=400),
+    Bad("a whole number of 5000 digits", '{"window": [1, ' + "9" * 5000 + "]}", "at most 4300 digits", status=400),
     Bad("a number with a leading zero", '{"window": [01, 2]}', "line 1 column 14", status=400),
     Bad(
         "a form",

@@ -1,7 +1,9 @@
 """Bodies that are parsed, or refused with the places that are at fault."""
 
+import gc
 import json
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from service.api.faults import parse, pointer_to
+from service.api.faults import DEEPEST_NESTING, parse, pointer_to
 from service.errors import Fault, InvalidRequest, UnreadableBody
 from service.schemas import FAULTS_AT_MOST, LARGEST_NUMBER, ForecastRequest, MultiStepRequest
 
@@ -92,3 +94,32 @@ def test_the_first_bad_number_of_a_row_is_named(rows: list[list[Any]], data: st.
 def test_a_pointer_escapes_what_rfc_6901_escapes() -> None:
     assert pointer_to(("a/b", "m~n", 3, "")) == "/a~1b/m~0n/3/"
     assert pointer_to(()) == ""
+
+
+@pytest.mark.parametrize("body", ["[" * 200 + "]" * 200, '{"a":' * 200 + "1" + "}" * 200], ids=["lists", "objects"])
+def test_nesting_is_read_down_to_the_depth_that_is_promised(body: str) -> None:
+    assert DEEPEST_NESTING == 200
+    with pytest.raises(InvalidRequest):
+        parse(ONE_STEP, body.encode())
+
+
+@pytest.mark.parametrize("body", ['{"window": [1, 2]}', "[", "[]"], ids=["good", "unreadable", "bad"])
+@pytest.mark.parametrize("at_work", [True, False], ids=["collector at work", "collector at rest"])
+def test_parsing_leaves_the_collector_of_cycles_as_it_was(body: str, at_work: bool) -> None:
+    (gc.enable if at_work else gc.disable)()
+    try:
+        with suppress(InvalidRequest, UnreadableBody):
+            parse(ONE_STEP, body.encode())
+        assert gc.isenabled() is at_work
+    finally:
+        gc.enable()
+
+
+def test_the_collector_of_cycles_never_runs_while_a_body_is_parsed() -> None:
+    body = '{"window": [' + ",".join(["[1]"] * 100_000) + "]}"
+    before = [generation["collections"] for generation in gc.get_stats()]
+    request = parse(ONE_STEP, body.encode())
+    # leaving the block may let one run, of the youngest alone
+    assert gc.get_stats()[0]["collections"] - before[0] <= 1
+    assert gc.get_stats()[2]["collections"] == before[2]
+    assert request.window is not None
