@@ -125,27 +125,54 @@ class Registry:
 
 def _scan(folder: Path, before: _Catalogue) -> _Catalogue:
     """Read a folder of models, keeping what has not changed since `before`."""
+    closed: dict[Path, str] = {}
     try:
-        files = {_readable(path.parent.relative_to(folder).as_posix()): path for path in _artifacts(folder)}
+        files = {_place(path.parent, folder): path for path in _artifacts(folder, closed)}
     except OSError as error:
         _log.warning("the models folder cannot be read (%s); what was served before stays", error.strerror)
         return before
     entries = {place: _entry(place, path, before.entries.get(place)) for place, path in sorted(files.items())}
+    for path, reason in closed.items():
+        entries |= _kept(_place(path, folder), reason, before)
     for place in sorted(before.entries.keys() - entries.keys()):
         _log.info("%s: its file is gone", place)
     return _Catalogue(entries, _by_name(entry.served for entry in entries.values()))
 
 
-def _artifacts(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Every `model.onnx` at most two folders down, leaving out hidden folders: they are on their way in or out."""
+def _artifacts(folder: Path, closed: dict[Path, str], depth: int = 2) -> Iterator[Path]:
+    """Every `model.onnx` at most two folders down, leaving out hidden folders: they are on their way in or out.
+
+    Folders inside that cannot be looked into are put into `closed`, with the reason; `OSError` is about `folder` alone.
+    """
     if not folder.is_dir():
         return
     if (folder / FILE_NAME).is_file():
         yield folder / FILE_NAME
-    if depth:
-        for path in folder.iterdir():
-            if not path.name.startswith("."):
-                yield from _artifacts(path, depth - 1)
+    if not depth:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        try:
+            yield from _artifacts(path, closed, depth - 1)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except OSError as error:
+            closed[path] = error.strerror or type(error).__name__
+
+
+def _kept(place: str, reason: str, before: _Catalogue) -> dict[str, _Entry]:
+    """What was known of a folder that cannot be looked into any more, and why."""
+    fault = f"the folder cannot be read: {reason}"
+    kept = {known: entry for known, entry in before.entries.items() if known.startswith(f"{place}/")}
+    former = before.entries.get(place)
+    if former is None or former.fault != fault:
+        _log.warning("%s: not served: %s", place, fault)
+    return kept | {place: _Entry(None, former.served if former else None, fault)}
+
+
+def _place(path: Path, folder: Path) -> str:
+    return _readable(path.relative_to(folder).as_posix())
 
 
 def _readable(place: str) -> str:

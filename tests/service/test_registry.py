@@ -276,6 +276,49 @@ def test_a_folder_that_cannot_be_read_leaves_what_was_served(
     assert "the models folder cannot be read (Permission denied)" in caplog.text
 
 
+@pytest.mark.parametrize("closed", ["lost+found", "lab/2"])
+def test_a_folder_inside_that_cannot_be_read_is_rejected_and_the_others_are_served(
+    bundled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, closed: str
+) -> None:
+    put(folder, "lab/1")
+    (folder / closed).mkdir(parents=True)
+    close(monkeypatch, folder / closed)
+    registry = Registry.open(folder, bundled)
+    assert served(registry) == {"default": ["1"], "lab": ["1"]}
+    assert dict(registry.rejected) == {closed: "the folder cannot be read: Permission denied"}
+    assert registry.refresh() is False
+    assert caplog.text.count("Permission denied") == 1
+
+
+@pytest.mark.parametrize("closed", ["lab", "lab/2"])
+def test_what_was_served_stays_while_its_folder_cannot_be_read(
+    bundled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    put(folder, "lab/1")
+    put(folder, "lab/2")
+    registry = Registry.open(folder, bundled)
+    with monkeypatch.context() as context:
+        close(context, folder / closed)
+        assert registry.refresh() is False
+        assert served(registry)["lab"] == ["2", "1"]
+        assert dict(registry.rejected) == {closed: "the folder cannot be read: Permission denied"}
+    registry.refresh()
+    assert served(registry)["lab"] == ["2", "1"]
+    assert dict(registry.rejected) == {}
+
+
+def close(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a folder not be looked into; its mode would not keep out a superuser, as whom tests may run."""
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent == folder:
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+
+
 def test_readers_never_find_a_model_missing_while_its_file_is_replaced_in_another_thread(
     bundled: Path, folder: Path
 ) -> None:
