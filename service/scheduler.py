@@ -7,6 +7,7 @@ leave that are complete or whose request was cancelled. Nothing waits for a time
 Who goes first:
 - models take turns, and in each model prefill and decode take turns;
 - windows of one length are prefilled together, first come, first served, and lengths take turns;
+- of long windows fewer run together, for every row of them holds the loop up and speeds nothing up;
 - a request has at most one batch of windows under way, so one with a thousand windows leaves room for the others;
 - where more rows decode than one batch holds, the batches take turns.
 
@@ -24,6 +25,10 @@ import numpy as np
 
 from service.errors import Fault, ForecastOutOfRange, ShuttingDown
 from service.window import Values, end_of, slide
+
+# Time steps that one run covers, over all its rows, unless one window alone has more. Sharing a run saves what a step
+# costs beside its arithmetic; from a few rows of some hundred steps on there is nothing left to save.
+_STEPS_TOGETHER: Final = 4096
 
 _NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
@@ -241,9 +246,15 @@ class _Batch:
             self._state = self._state[kept]
         self._count_down()
 
-    def can_take(self, other: "_Batch", max_batch: int) -> bool:
+    @property
+    def length(self) -> int:
+        """The time steps that the next run covers, of each row."""
+        length: int = self._values.shape[1]
+        return length
+
+    def can_take(self, other: "_Batch", most_rows: int) -> bool:
         """Whether the rows of another batch can advance in lockstep with these."""
-        return len(self.rows) + len(other.rows) <= max_batch and self._values.shape[1:] == other._values.shape[1:]
+        return len(self.rows) + len(other.rows) <= most_rows and self.length == other.length
 
     def take(self, other: "_Batch") -> None:
         """Take over the rows of another batch; both must have dealt out their steps."""
@@ -310,12 +321,13 @@ class _Lane:
         """Take up to a batch of windows of the length whose turn it is."""
         length = next(iter(self._waiting))
         queue = self._waiting.pop(length)
+        most = self._most_rows(length)
         rows: list[_Row] = []
         served = []
-        while queue and len(rows) < self._max_batch:
+        while queue and len(rows) < most:
             request = queue.popleft()
             request.waiting = False
-            rows += request.take(length, self._max_batch - max(len(rows), request.under_way))
+            rows += request.take(length, min(most - len(rows), self._max_batch - request.under_way))
             served.append(request)
         if queue:
             self._waiting[length] = queue
@@ -326,12 +338,16 @@ class _Lane:
     def _next_batch(self) -> _Batch:
         """Take the batch whose turn it is, together with those behind it that it has room for."""
         batch = self._decoding.popleft()
-        while self._decoding and batch.can_take(self._decoding[0], self._max_batch):
+        while self._decoding and batch.can_take(self._decoding[0], self._most_rows(batch.length)):
             other = self._decoding.popleft()
             self._settle(batch)
             self._settle(other)
             batch.take(other)
         return batch
+
+    def _most_rows(self, length: int) -> int:
+        """How many rows of so many time steps run together."""
+        return max(1, min(self._max_batch, _STEPS_TOGETHER // length))
 
     def _advance(self, rows: list[_Row], batch: _Batch | None) -> None:
         """Run a batch, or a new one of the rows given; a failure is that of these rows' requests alone."""

@@ -6,6 +6,7 @@ Fairness is counted in runs of the model, never in time.
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -285,6 +286,27 @@ def test_windows_that_are_slid_are_run_together_where_their_lengths_are_equal(en
 
     run(work)
     assert model.shapes == [(3, CONTEXT, 1)] * 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "rows"),
+    [("lstm", 256, 16), ("lstm", 1000, 4), ("lstm", 5000, 1), ("mean", 1000, 4), ("mean", 5000, 1)],
+)
+def test_of_long_windows_fewer_run_together_so_that_the_loop_is_never_held_up_for_long(
+    tmp_path: Path, kind: Kind, length: int, rows: int
+) -> None:
+    engine = Engine.open(write_artifact(tmp_path / "model.onnx", kind, context_length=length))
+    model = Recorder(engine)
+
+    async def work() -> list[Values]:
+        return await Scheduler(max_batch=16).forecast(model, [line(length, start=place) for place in range(18)], 3)
+
+    answer = run(work)
+    assert len(answer) == 18
+    assert model.shapes[0] == (rows, length, 1)
+    assert max(shape[0] * shape[1] for shape in model.shapes) <= max(4096, length)
+    expected = [engine.forecast(line(length, start=place)[None], 3)[0] for place in range(18)]
+    agree(answer, expected)
 
 
 @pytest.mark.parametrize("windows", [1, 16, 17, 1000])
