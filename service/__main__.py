@@ -28,6 +28,7 @@ def _serve(settings: Settings) -> None:
     import uvicorn  # only now: a wrong setting is told at once
 
     from service.log import log_configuration
+    from service.protocol import BoundedProtocol
 
     uvicorn.run(
         "service.app:application_from_environment",
@@ -36,7 +37,7 @@ def _serve(settings: Settings) -> None:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=log_configuration(settings.log_level),

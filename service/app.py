@@ -14,6 +14,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from service.api import docs, forecast, health, models, problems
+from service.api.head import HeadAsGet
 from service.api.openapi import TITLE, build_openapi
 from service.api.state import Service, State
 from service.registry import Registry
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         # without an exporter it would only cost time
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    application.add_middleware(HeadAsGet)
     problems.install(application)
     for router in (forecast.router, models.router, health.router):
         application.include_router(router)

@@ -188,8 +188,9 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     if kind is NOT_FOUND:
         return problem(kind, "there is no such path: /docs shows those that exist")
     if kind is METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        return problem(kind, f"this path answers {allowed} only", headers=error.headers)
+        # What answers GET answers HEAD as well, though its route does not say so.
+        allowed = (error.headers or {}).get("Allow", "").replace("GET, HEAD", "GET").replace("GET", "GET, HEAD")
+        return problem(kind, f"this path answers {allowed} only", headers={"Allow": allowed})
     # Any other comes from the framework alone; RFC 9457 names it by its status.
     phrase = HTTPStatus(error.status_code).phrase
     document = {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": phrase}

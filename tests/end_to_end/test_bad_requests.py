@@ -312,7 +312,13 @@ def test_a_body_without_an_announced_length_is_measured_as_it_comes(client: http
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", ONE, "POST"), ("DELETE", MANY, "POST"), ("POST", "/models", "GET"), ("PUT", "/health/ready", "GET")],
+    [
+        ("GET", ONE, "POST"),
+        ("DELETE", MANY, "POST"),
+        ("POST", "/models", "GET, HEAD"),
+        ("PUT", "/health/ready", "GET, HEAD"),
+        ("PUT", "/docs/assets/docs.html", "GET, HEAD"),
+    ],
 )
 def test_another_method_is_refused_with_those_that_are_allowed(
     client: httpx.Client, method: str, path: str, allowed: str

@@ -1,0 +1,104 @@
+"""Connections: what clients may do to them, and what they may not."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.process import PATIENCE, Running, running
+
+GOOD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+HEADER = b"X: " + b"a" * 1021 + b"\r\n"
+
+
+@pytest.fixture(scope="module")
+def impatient(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that keeps idle connections for a second."""
+    with running(models, tmp_path_factory.mktemp("log") / "service.log", keep_alive_seconds=1) as service:
+        yield service
+
+
+def connect(service: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    answer = b""
+    try:
+        while part := connection.recv(65_536):
+            answer += part
+    except ConnectionResetError:
+        pass
+    return answer
+
+
+def send_without_end(connection: socket.socket, part: bytes) -> bool:
+    """Send a part again and again, at most 64 MiB; return whether the service has put an end to it."""
+    try:
+        for _ in range(2**26 // len(part)):
+            connection.sendall(part)
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("part", [HEADER, b"a" * 1024], ids=["headers", "one header"])
+@pytest.mark.parametrize("before", [b"", GOOD + b"\r\n"], ids=["at once", "after a request"])
+def test_headers_without_end_are_cut_off(service: Running, before: bytes, part: bytes) -> None:
+    with connect(service) as connection:
+        connection.sendall(before + GOOD + b"Y: ")
+        assert send_without_end(connection, part)
+    with service.client() as client:
+        assert client.get("/health/live").status_code == 200
+
+
+def test_headers_that_are_too_large_are_refused_with_the_limit(service: Running) -> None:
+    with connect(service) as connection:
+        connection.sendall(GOOD + HEADER * 64 + b"Y: ")
+        status, _, rest = read_to_end(connection).partition(b"\r\n")
+    assert status == b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert rest.endswith(b"The request line and headers have more than 65536 bytes.")
+
+
+@pytest.mark.parametrize("size", [1000, 50_000])
+def test_headers_within_the_limit_are_taken_again_and_again_on_one_connection(service: Running, size: int) -> None:
+    with httpx.Client(base_url=service.url, timeout=PATIENCE, headers={"X": "a" * size}) as client:
+        answers = [client.post("/forecast", json={"window": [1, 2] * 50}) for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [200] * 5
+
+
+def test_a_body_is_no_part_of_the_headers_however_large(roomy_client: httpx.Client) -> None:
+    windows = [[1, 2] * 50_000] * 20
+    answers = [roomy_client.post("/forecast", json={"windows": windows}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [422] * 3
+    assert "has 100000 steps" in answers[0].text
+
+
+def test_requests_that_follow_each_other_without_waiting_are_all_answered(service: Running) -> None:
+    body = b'{"window": [1, 2]' + b" " * 19_000 + b"}"
+    request = b"POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    with connect(service) as connection:
+        connection.sendall(request * 9 + last)
+        assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 10
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health/li"], ids=["nothing", "half a line"])
+def test_a_connection_on_which_no_request_comes_is_closed(impatient: Running, sent: bytes) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(sent)
+        assert read_to_end(connection) == b""
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/models", "/docs", "/openapi.json"])
+def test_what_can_be_got_can_be_asked_about(client: httpx.Client, path: str) -> None:
+    asked, got = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["content-length"] == got.headers["content-length"] == str(len(got.content))
+
+
+def test_what_cannot_be_got_cannot_be_asked_about(client: httpx.Client) -> None:
+    assert client.head("/forecast").status_code == 405
+    assert client.head("/nowhere").status_code == 404
