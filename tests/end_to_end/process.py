@@ -1,12 +1,12 @@
 """The service as a process of its own, on a free port of the loopback."""
 
 import os
-import socket
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
+
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,6 @@ class Running:
 @contextmanager
 def running(models: Path | None, log: Path, **settings: object) -> Iterator[Running]:
     """Run `python -m service` until the block is left; `settings` are lower-case names of LEADTIME_ variables."""
-    port = free_port()
     given = {f"LEADTIME_{name.upper()}": str(value) for name, value in settings.items()}
     if models is not None:
         given["LEADTIME_MODELS"] = str(models)
@@ -42,13 +43,11 @@ def running(models: Path | None, log: Path, **settings: object) -> Iterator[Runn
         process = subprocess.Popen(
             [sys.executable, "-m", "service"],
             cwd=ROOT,
-            env=environment(LEADTIME_PORT=str(port), **{"LEADTIME_NOTICE_SECONDS": "0", **given}),
+            env=environment(LEADTIME_PORT="0", **{"LEADTIME_NOTICE_SECONDS": "0", **given}),
             stderr=stderr,
         )
-    service = Running(f"http://127.0.0.1:{port}", port, process, log)
     try:
-        wait_until_live(service)
-        yield service
+        yield wait_until_live(process, log)
     finally:
         stop(process)
 
@@ -58,25 +57,18 @@ def environment(**variables: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LEADTIME_")} | variables
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_live(service: Running) -> None:
-    """Wait until the service answers; fail if its process ends before."""
+def wait_until_live(process: subprocess.Popen[bytes], log: Path) -> Running:
+    """Wait until the service answers at the address that its log tells; fail if its process ends before."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        assert service.process.poll() is None, service.log.read_text()
-        try:
-            httpx.get(f"{service.url}/health/live", timeout=PATIENCE)
-        except httpx.TransportError:
-            time.sleep(0.02)
-            continue
-        return
-    raise AssertionError(service.log.read_text())
+        said = log.read_text()
+        assert process.poll() is None, said
+        if address := _ADDRESS.search(said):
+            with suppress(httpx.TransportError):  # of several workers none may listen yet
+                httpx.get(f"{address[0]}/health/live", timeout=PATIENCE)
+                return Running(address[0], int(address[1]), process, log)
+        time.sleep(0.02)
+    raise AssertionError(log.read_text())
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:

@@ -15,7 +15,7 @@ from schemathesis.config import SchemathesisConfig
 from service.api.problems import KINDS
 from service.app import create_app
 from service.settings import Settings
-from tests.end_to_end.process import Running
+from tests.end_to_end.process import PATIENCE, Running
 
 Document = dict[str, Any]
 
@@ -133,6 +133,7 @@ def test_every_error_is_a_problem_document(document: Document) -> None:
 CONFIG = SchemathesisConfig.from_dict(
     {
         "seed": 1,
+        "request-timeout": PATIENCE,
         "checks": {
             # what a model accepts (features, lengths) and the limits are not in the schema
             "positive_data_acceptance": {"expected-statuses": ["200", "404", "413", "422"]},

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from service.api import docs
-from tests.end_to_end.process import Running
+from tests.end_to_end.process import PATIENCE, Running
 
 ASSETS = Path(docs.__file__).parent / "assets"
 FLAGS = (
@@ -28,6 +28,7 @@ class Watched:
         self.page = page
         self.url = url
         self.faults: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
         page.route("**/*", self._only_our_own)
         page.on("console", lambda message: self._note(message.text, message.type in ("error", "warning")))
         page.on("pageerror", lambda error: self._note(str(error)))
@@ -53,8 +54,9 @@ def browser() -> Iterator[Browser]:
     executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip(f"no browser is installed: none of {', '.join(NAMES)} is found")
+    expect.set_options(timeout=PATIENCE * 1000)  # milliseconds
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS.split(), timeout=PATIENCE * 1000)
         yield browser
         browser.close()
 

@@ -88,7 +88,7 @@ def test_the_mean_slides_over_its_own_forecasts(engines: dict[tuple[Kind, int], 
     features=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_prefill_and_decode_of_an_lstm_are_its_recurrence(
     engines: dict[tuple[Kind, int], Engine], length: int, horizon: int, batch: int, features: int, seed: int
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes, mess
 
 
 @given(st.floats(0.01, 0.99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_file_that_is_cut_short_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, share: float) -> None:
     path = write_artifact(tmp_path_factory.mktemp("cut") / "model.onnx", "lstm")
     content = path.read_bytes()

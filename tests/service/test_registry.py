@@ -83,7 +83,7 @@ def test_a_bundled_name_is_served_while_the_folder_has_no_usable_version_of_it(b
 
 
 @given(st.sets(st.integers(1, 10**9 - 1), min_size=1, max_size=5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_versions_are_sorted_as_numbers_and_the_newest_is_found(
     tmp_path_factory: pytest.TempPathFactory, versions: set[int]
 ) -> None:

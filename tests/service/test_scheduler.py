@@ -116,7 +116,7 @@ def requests(draw: st.DrawFn) -> list[tuple[list[int], int, int]]:
     max_batch=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_mix_of_requests_gives_what_each_window_gives_alone(
     engines: Engines, asked: list[tuple[list[int], int, int]], kind: Kind, features: int, max_batch: int, seed: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_any_mix_of_requests_gives_what_each_window_gives_alone(
     kind=st.sampled_from(KINDS),
     max_batch=st.integers(1, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_requests_that_leave_change_nothing_for_those_that_stay(
     engines: Engines,
     asked: list[tuple[list[int], int, int]],
@@ -204,7 +204,7 @@ def test_requests_that_leave_change_nothing_for_those_that_stay(
     ),
     max_batch=st.integers(1, 5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_requests_that_leave_the_range_fail_and_change_nothing_for_the_others(
     engines: Engines, asked: list[tuple[list[float], int]], max_batch: int
 ) -> None:
