@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from service.artifact import FREQUENCY_PATTERN, Metadata, Scores
+from service.artifact import FILE_NAME, FREQUENCY_PATTERN, Metadata, Scores
 from service.errors import ArtifactError
-from training.config import Config, ConfigError, read_config
-from training.errors import DataError, ExportError, Interrupted, OutputError, TrainingError
+from training.config import Config, read_config
+from training.errors import ConfigError, DataError, ExportError, Interrupted, OutputError, TrainingError
 
 app = App(
     name="python -m training",
@@ -112,7 +112,7 @@ def fit(
         trained = train(table, given, output, resume=resume, told=bars)
     shown = Console()
     _show_scores(shown, trained.metadata)
-    for file in ("model.onnx", REPORT_NAME):
+    for file in (FILE_NAME, REPORT_NAME):
         _say(shown, f"wrote {trained.folder / file}")
 
 
@@ -165,9 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     try:
         app(arguments, exit_on_error=False, print_error=False)
-    except (CycloptsError, ConfigError) as error:
-        _say(errors, f"error: {error}")
-        return _WRONG
     except Interrupted as error:
         _say(errors, str(error))
         return _INTERRUPTED
@@ -177,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ExportError, ArtifactError) as error:
         _say(errors, f"error: {error}")
         return _FAILED
-    except TrainingError as error:
+    except (CycloptsError, TrainingError) as error:
         _say(errors, f"error: {error}")
         return _WRONG
     except BrokenPipeError:
@@ -259,7 +256,9 @@ def _numbers(scores: Scores) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if value < 9999.5 else f"{value:,.0f}"  # no powers of ten
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

@@ -7,14 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.artifact import Frequency, ModelName
+from service.artifact import LONGEST_CONTEXT, Frequency, ModelName
+from training.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
-
-
-class ConfigError(Exception):
-    """A configuration key is unknown or holds what it cannot hold; the message names it."""
 
 
 class _Section(BaseModel):
@@ -44,7 +41,9 @@ class Network(_Section):
     """The stacked LSTM and the scaling around it."""
 
     layers: tuple[Positive, ...] = Field(default=(64, 64), min_length=1, description="Units of each LSTM layer.")
-    context_length: Positive = Field(default=192, description="Steps of history that the network is given.")
+    context_length: int = Field(
+        default=192, ge=1, le=LONGEST_CONTEXT, description="Steps of history that the network is given."
+    )
     scaling: Literal["window", "none"] = Field(
         default="window", description="`window`: by each window's own level and spread; `none`: raw values."
     )
@@ -72,7 +71,7 @@ class Config(_Section):
     """Everything that decides what a training run produces."""
 
     name: ModelName = "default"
-    description: str = ""
+    description: str = Field(default="", max_length=2000)
     seed: int = Field(default=0, ge=0, lt=2**31)
     data: Data = Data()
     network: Network = Network()

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -83,11 +82,6 @@ class Split:
     horizon: int
 
 
-def horizon(panel: Panel, config: Config) -> int:
-    """The lead times scored: as configured, else one season, else 24."""
-    return _horizon(panel.season, config)
-
-
 def read_panel(table: Table, config: Config) -> Panel:
     """Make checked series on a regular grid of steps from a table in long form.
 
@@ -115,7 +109,8 @@ def read_panel(table: Table, config: Config) -> Panel:
     usual, config = config, suited(config, min(len(one.values) for one in series), season)
     if config is not usual:
         notes.append(
-            f"context {config.network.context_length}: the data are short for the usual 192 (--context sets it)"
+            f"context {config.network.context_length}: the data are short for the usual "
+            f"{usual.network.context_length} (--context sets it)"
         )
     if season is not None and season >= config.network.context_length:
         notes.append(
@@ -154,7 +149,7 @@ def split(panel: Panel, config: Config) -> Split:
     Raises:
         DataError: a series is too short for that.
     """
-    ahead = horizon(panel, config)
+    ahead = _horizon(panel.season, config)
     boundaries = []
     for one in panel.series:
         rows = len(one.values)
@@ -171,6 +166,7 @@ def rows_needed(rows: int, ahead: int, config: Config) -> int:
 
 
 def _horizon(season: int | None, config: Config) -> int:
+    """The lead times scored: as configured, else one season, else 24."""
     return config.data.horizon or season or _DEFAULT_HORIZON
 
 
@@ -327,10 +323,10 @@ def _long_enough(
 
 
 def _too_short(source: str, short: list[Series], total: int, ahead: int, config: Config) -> str:
-    rows, context = min(len(one.values) for one in short), config.network.context_length
-    needed = _smallest(lambda length: length >= rows_needed(length, ahead, config))
+    lengths = [len(one.values) for one in short]
+    rows, context = min(lengths), config.network.context_length
     mends = ["give more data"]
-    room = rows - sum(_part_lengths(rows, ahead, config)) - ahead - 1
+    room = min(length - sum(_part_lengths(length, ahead, config)) for length in lengths) - ahead - 1
     if room >= 2:
         mends.append(f"use a shorter context (--context {room} fits)")
     if ahead > 1:
@@ -342,21 +338,16 @@ def _too_short(source: str, short: list[Series], total: int, ahead: int, config:
         )
         mends.append("leave the short series out (--skip-short)")
     return (
-        f"{source}: {what}, but a context of {context} and a horizon of {ahead} need {needed} to train, validate and "
-        f"test on: {', or '.join(mends)}"
+        f"{source}: {what}, but a context of {context} and a horizon of {ahead} need "
+        f"{_rows_enough(rows, ahead, config)} to train, validate and test on: {', or '.join(mends)}"
     )
 
 
-def _smallest(holds: Callable[[int], bool]) -> int:
-    """The smallest positive number for which a condition holds, where it holds for all larger ones."""
-    high = 1
-    while not holds(high):
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+def _rows_enough(rows: int, ahead: int, config: Config) -> int:
+    """The fewest steps, not below `rows`, that suffice for a series; its parts grow with it, by rounded shares."""
+    while rows < (needed := rows_needed(rows, ahead, config)):
+        rows = needed
+    return rows
 
 
 def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str, ...]) -> None:

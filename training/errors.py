@@ -1,6 +1,7 @@
 """The errors of the training package; each message names the place and the mend, and never repeats a value.
 
 TrainingError
+├── ConfigError    a configuration key is unknown or holds what it cannot hold
 ├── DataError      the data cannot be fitted on: missing, unreadable, irregular, too short, ...
 ├── Interrupted    the run was interrupted; the message says how to go on
 ├── ExportError    the network cannot be written as an artifact that computes what it computes
@@ -9,7 +10,11 @@ TrainingError
 
 
 class TrainingError(Exception):
-    """The root of the errors that end a training command with exit code 2."""
+    """The root of the errors that end a training command with a message instead of a traceback."""
+
+
+class ConfigError(TrainingError):
+    """A configuration key is unknown or holds what it cannot hold."""
 
 
 class DataError(TrainingError):

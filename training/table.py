@@ -16,7 +16,7 @@ import pyarrow
 
 from training.errors import DataError
 
-MISSING: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nat", "-", "?"})
+_MISSING: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nat", "-", "?"})
 
 _DELIMITERS: Final = ",;\t"
 _NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
@@ -129,7 +129,7 @@ def as_text(column: pd.Series) -> pd.Series:
 
 def is_missing(text: pd.Series) -> npt.NDArray[np.bool_]:
     """Which cells of a text column stand for a missing value."""
-    return text.str.casefold().isin(MISSING).to_numpy(dtype=bool)
+    return text.str.casefold().isin(_MISSING).to_numpy(dtype=bool)
 
 
 def _others(wrong: npt.NDArray[np.intp]) -> str:
@@ -166,9 +166,11 @@ def _read_csv(path: Path, body: bytes) -> Table:
         line = body.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}: line {line}: not UTF-8 text; save the file as CSV in UTF-8") from None
     try:
-        rows, lines = _rows(text)
+        rows, lines = _rows(text) if text.strip() else ([], [])
     except csv.Error as error:
         raise DataError(f"{path}: not a readable CSV file: {error}") from None
+    if not rows:
+        raise DataError(f"{path}: the file is empty")
     header, records = rows[0], rows[1:]
     for record, line in zip(records, lines[1:], strict=True):
         if len(record) != len(header):
@@ -202,7 +204,7 @@ def _rows(text: str) -> tuple[list[list[str]], list[int]]:
 
 def _delimiter(text: str) -> str:
     """The delimiter that cuts the first lines into the most cells, equally many in most of them."""
-    sample = text.lstrip("\r\n").splitlines()[:_SAMPLE_LINES]
+    sample = [line for line in text.splitlines() if line][:_SAMPLE_LINES]
 
     def cells(delimiter: str) -> tuple[int, int]:
         counts = Counter(len(record) for record in csv.reader(sample, delimiter=delimiter) if record)

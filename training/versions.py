@@ -19,7 +19,7 @@ def staging(output: Path) -> Iterator[Path]:
         OutputError: it cannot be made.
     """
     folder = output / f".unfinished-{secrets.token_hex(8)}"
-    with _writing(folder):
+    with _writing(output):
         folder.mkdir(parents=True)
     try:
         yield folder

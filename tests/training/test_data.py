@@ -1,12 +1,13 @@
 """Reading series: what is inferred, sorted, filled and cut, and how they are split."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.training.tables import hourly, long_form, values, write
@@ -187,6 +188,24 @@ def test_the_number_of_rows_that_a_message_asks_for_is_enough_and_one_less_is_no
     assert len(split(read_panel(enough, config), config).boundaries) == 1
     with pytest.raises(DataError, match="need 271"):
         read_panel(as_table(hourly(270)), config)
+
+
+@given(rows=st.integers(30, 400), horizon=st.integers(1, 30), context=st.integers(2, 300))
+@settings(max_examples=100)
+@example(rows=275, horizon=24, context=195)  # 274 rows would do, for the shares of 275 are rounded up
+def test_a_message_asks_for_more_rows_than_there_are_and_for_no_more_than_needed(
+    rows: int, horizon: int, context: int
+) -> None:
+    config = Config(data=Data(horizon=horizon), network=Network(context_length=context))
+    try:
+        read_panel(as_table(hourly(rows)), config)
+    except DataError as error:
+        found = re.search(r"need (\d+) to train", str(error))
+        assert found
+        needed = int(found[1])
+        enough = [length for length in range(rows, needed + 1) if length >= rows_needed(length, horizon, config)]
+        assert enough == [needed]
+        assert needed > rows
 
 
 def test_the_digest_tells_values_times_and_names_apart() -> None:

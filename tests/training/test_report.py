@@ -51,11 +51,18 @@ class Page(HTMLParser):
 
 
 def page_of(
-    folder: Path, *, names: tuple[str, ...] = ("load",), series: int = 1, horizon: int = 5, epochs: int = 3
+    folder: Path,
+    *,
+    names: tuple[str, ...] = ("load",),
+    series: int = 1,
+    horizon: int = 5,
+    epochs: int = 3,
+    scale: float = 1.0,
 ) -> str:
     rng = np.random.default_rng(0)
     made = tuple(
-        Series(f"site <{number}>", rng.normal(size=(80, len(names))).cumsum(axis=0), None) for number in range(series)
+        Series(f"site <{number}>", scale * rng.normal(size=(80, len(names))).cumsum(axis=0), None)
+        for number in range(series)
     )
     panel = Panel(made, names, None, 7, ("12 <b>missing</b> values were filled",), "sha256:0")
     split = Split((Boundary(50, 60),) * series, horizon)
@@ -89,6 +96,10 @@ def test_the_report_shows_verdict_scores_notes_and_configuration(tmp_path: Path)
     for word in ("MAE", "RMSE", "sMAPE", "MASE", "seasonal naive", "to train on, 10 to validate, 20 to test"):
         assert word in page.text
     assert "mean absolute error is" in page.text
+
+
+def test_no_score_is_written_in_powers_of_ten(tmp_path: Path) -> None:
+    assert re.search(r"\de[+-]\d", Page(page_of(tmp_path, scale=1e4)).text) is None
 
 
 def test_names_and_notes_from_the_data_are_text_and_never_markup(tmp_path: Path) -> None:

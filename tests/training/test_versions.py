@@ -65,5 +65,5 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models" / "sales").write_text("mine")
     with pytest.raises(OutputError, match="sales: this is a file"):
         check_output(tmp_path / "models", "sales")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="sales/deeper: cannot be written"):
         check_output(tmp_path / "models" / "sales" / "deeper", "sales")
