@@ -18,7 +18,6 @@ from training.windows import Batch, Windows
 
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from
 _CONTEXT_WEIGHT: Final = 0.2  # of steps inside the context, whose scale has seen what they forecast
-
 _ERROR_LIMIT: Final = 30.0  # scaled errors beyond it teach nothing: a flat window before a jump
 
 
@@ -31,7 +30,11 @@ class History:
 
     @property
     def best_epoch(self) -> int:
-        return int(np.argmin(self.validation)) + 1 if self.validation else 0
+        """The epoch of the least validation loss, one that is no number being the worst; 0 before the first."""
+        if not self.validation:
+            return 0
+        losses = np.array(self.validation)
+        return int(np.argmin(np.where(np.isnan(losses), np.inf, losses))) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class _Run:
         window = tf.TensorSpec((None, None, network.features), tf.float32)
         steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
         # Compiled once for every length: compiling takes longer than an epoch over a short series.
-        self._learn = tf.function(self._learn_eagerly, input_signature=[window, steps, steps])
+        self._learn = tf.function(self._descend, input_signature=[window, steps, steps])
         self._judge = tf.function(self._loss, input_signature=[window, steps, steps, weight])
 
     def learn(self, batch: Batch) -> Any:
@@ -168,7 +171,7 @@ class _Run:
             self.history = History(**json.loads(str(saved["history"])))
         return len(self.history.training)
 
-    def _learn_eagerly(self, values: Any, context: Any, free: Any) -> Any:
+    def _descend(self, values: Any, context: Any, free: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = self._loss(values, context, free, _CONTEXT_WEIGHT)
         weights = self.network.trainable_variables

@@ -1,5 +1,6 @@
 """Fitting: it learns, stops, can be interrupted, and goes on as if it had not been."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,8 @@ def test_fitting_stops_when_validation_no_longer_improves(tmp_path: Path) -> Non
 def test_the_best_epoch_is_the_one_of_the_least_validation_loss() -> None:
     assert History(training=[3.0, 2.0, 1.0], validation=[3.0, 1.0, 2.0]).best_epoch == 2
     assert History().best_epoch == 0
+
+
+def test_an_epoch_whose_loss_is_no_number_is_never_the_best() -> None:
+    assert History(training=[3.0, 2.0, 1.0], validation=[3.0, 1.0, math.nan]).best_epoch == 2
+    assert History(training=[math.nan], validation=[math.nan]).best_epoch == 1
