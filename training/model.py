@@ -6,9 +6,10 @@ value, the window's mean) and a correction, so that it starts from sensible refe
 
 The state row that the service carries between steps is laid out as
 
-    known (1) | location (F) | spread (F) | change (F) | recent values (R · F) | lags found (K · F) | h, c of each layer
+    known (1) | location (F) | spread (F) | change (F) | recent values (R · F) | found seasons (4 · F) | h, c by layer
 
-where `known` is 0 for a fresh row, F is the number of features and R the longest lag.
+where `known` is 0 for a fresh row, F is the number of features and R how far back the longest lag reaches. The found
+seasons are two lags and how strong each is; only a network that looks for them has these columns.
 """
 
 from typing import Any, Final, NamedTuple, Self
@@ -72,8 +73,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         self.seasons = len(self.lags) + (FOUND_LAGS if found else 0)
         self.memory = max((*self.lags, LONGEST_FOUND if found else 1))
         self.cells = [
-            layers.LSTM(units, return_sequences=True, return_state=True, name=f"lstm_{index}")
-            for index, units in enumerate(self.units)
+            layers.LSTM(width, return_sequences=True, return_state=True, name=f"lstm_{index}")
+            for index, width in enumerate(self.units)
         ]
         self.weigh = layers.Dense(features * self.candidates, kernel_initializer="zeros", name="weigh")
         self.correct = layers.Dense(features, kernel_initializer="zeros", name="correct")
@@ -101,11 +102,13 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 
     @property
     def inputs_per_step(self) -> int:
+        """Numbers that the first layer sees at each step."""
         per_feature = 3 + 2 * self.seasons + (FOUND_LAGS if self.found else 0)
         return self.features * per_feature
 
     @property
     def state_size(self) -> int:
+        """Floats carried per sequence, laid out as the module says."""
         found = FOUND_LAGS if self.found else 0
         return 1 + self.features * (3 + self.memory + 2 * found) + 2 * sum(self.units)
 
@@ -291,8 +294,10 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             flow = flow[:, -1]
             candidates = [candidate[:, -1] for candidate in candidates]
             change = measure.change
-        shape = (*([ops.shape(flow)[0]] if last_only else [ops.shape(flow)[0], time]), self.features, self.candidates)
-        weights = ops.softmax(ops.reshape(self.weigh(flow), shape), axis=-1)
+        batch = ops.shape(flow)[0]
+        steps = [batch] if last_only else [batch, time]
+        weights = ops.reshape(self.weigh(flow), (*steps, self.features, self.candidates))
+        weights = ops.softmax(weights, axis=-1)
         forecast = ops.sum(weights * ops.stack(candidates, axis=-1), axis=-1) + self.correct(flow) * change
         return forecast, Carried(measure, history[:, -self.memory :], periods, hidden)
 

@@ -5,7 +5,6 @@ lengths and shapes, noise of many kinds, steps and outliers; some are then expon
 idea of fitting on generated series follows ForecastPFN (Dooley et al. 2023) and KernelSynth (Ansari et al. 2024).
 """
 
-from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -20,13 +19,6 @@ _CALENDAR_SHARE: Final = 0.75
 _COMPANION: Final = {7: 365, 12: 120, 24: 168, 48: 336, 96: 672, 4: 52}
 _HARMONICS: Final = 10
 _TABLE: Final = 400
-
-
-def blocks(seed: int, *, series: int, length: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield blocks (series, length) of generated series without end, the same ones for the same seed."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield generate(rng, series=series, length=length)
 
 
 def generate(rng: np.random.Generator, *, series: int, length: int) -> npt.NDArray[np.float32]:
@@ -154,7 +146,7 @@ def _walk(rng: np.random.Generator, series: int, length: int) -> Block:
 
 
 def _trend(rng: np.random.Generator, series: int, length: int) -> Block:
-    """A straight, bent or levelling trend, in half of the series."""
+    """A straight, bent or levelling trend, in somewhat less than half of the series."""
     time = np.linspace(0, 1, length)
     slope = rng.standard_normal((series, 1)) * _log_uniform(rng, 0.3, 6.0, (series, 1))
     bend = rng.uniform(0.1, 0.9, (series, 1))

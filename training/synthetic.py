@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-LAB_SEASON: Final = 365
-
-_LAB_STEPS: Final = 4 * LAB_SEASON + 1  # 2001 to 2004, to the day
+_LAB_SEASON: Final = 365
+_LAB_STEPS: Final = 4 * _LAB_SEASON + 1  # 2001 to 2004, to the day
 _LAB_START: Final = "2001-01-01"
 _PANEL_SERIES: Final = 12
 _PANEL_STEPS: Final = 8 * 7 * 24  # eight weeks of hours
@@ -22,7 +21,7 @@ def lab() -> pd.DataFrame:
     from 2001 to 2004 are added.
     """
     time = np.arange(_LAB_STEPS, dtype=np.float32)
-    phase = (time % LAB_SEASON) / LAB_SEASON
+    phase = (time % _LAB_SEASON) / _LAB_SEASON
     pattern = np.where(phase < 0.4, np.cos(phase * 2 * np.pi), 1 / np.exp(3 * phase))
     # The course seeds the legacy generator; no other gives its noise.
     noise = np.random.RandomState(42).randn(_LAB_STEPS) * 5.0

@@ -223,7 +223,7 @@ def season_of(code: str | None) -> int | None:
     if seconds == 604_800:
         return 52
     if seconds >= 86_400:
-        return _cycles(604_800, seconds) if seconds == 86_400 else None
+        return 7 if seconds == 86_400 else None
     for cycle in (86_400, 3_600, 60):
         if cycle // seconds <= _LONGEST_DAILY_SEASON:
             return _cycles(cycle, seconds)

@@ -1,6 +1,6 @@
 """Windows cut from a panel's series for fitting: which steps belong to which part, and in which order they come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
@@ -102,11 +102,11 @@ class Windows:
     def _contexts(self) -> list[int]:
         return [max(round(share * self.context), self.minimum) for share in _CONTEXT_SHARES]
 
-    def _dataset(self, starts: Sequence[int] | npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
+    def _dataset(self, starts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
         steps = tf.range(self.context + self.ahead, dtype=tf.int64)
         observations = tf.constant(self.observations)
         batches: Iterator[npt.NDArray[np.float32]] = (
-            tf.data.Dataset.from_tensor_slices(np.asarray(starts, np.int64))
+            tf.data.Dataset.from_tensor_slices(starts)
             .batch(self.batch_size)
             .map(lambda first: tf.gather(observations, first[:, None] + steps))
             .prefetch(2)
