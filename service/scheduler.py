@@ -30,9 +30,10 @@ from service.window import Values, end_of, slide
 # costs beside its arithmetic; from a few rows of some hundred steps on there is nothing left to save.
 _STEPS_TOGETHER: Final = 4096
 
-_NOT_FINITE: Final = (
+NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
 )
+"""What is at fault with a window whose forecast is not finite."""
 
 
 class Model(Protocol):
@@ -366,7 +367,7 @@ class _Lane:
     def _settle(self, batch: _Batch) -> None:
         """Deal out the steps put aside, answer what is complete, and make room for what waits behind it."""
         for row in batch.deal():
-            row.request.fail(ForecastOutOfRange([Fault(f"/windows/{row.place}", _NOT_FINITE)]))
+            row.request.fail(ForecastOutOfRange([Fault(f"/windows/{row.place}", NOT_FINITE)]))
         complete = [row for row in batch.rows if not row.remaining]
         for row in complete:
             row.request.deliver(row.place, row.forecast())

@@ -237,7 +237,9 @@ class Problem(_Payload):
     )
     title: str = Field(description="The kind in words, always the same for a type.", examples=["Not found"])
     status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="This occurrence in words.", examples=["there is no model of that name"])
+    detail: str = Field(
+        description="This occurrence in words.", examples=["there is no such model; there are: default"]
+    )
     errors: list[FaultEntry] | None = Field(
         default=None,
         description=f"What is wrong with the body, place by place: at most {FAULTS_AT_MOST} of them; only with 422.",

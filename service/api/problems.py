@@ -1,6 +1,6 @@
 """Errors as problem documents (RFC 9457), and the one table of which error becomes which status."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from service.errors import (
     BodyTooLarge,
+    Fault,
     ForecastOutOfRange,
     InvalidRequest,
     LeadtimeError,
@@ -21,6 +22,7 @@ from service.errors import (
     UnreadableBody,
     UnsupportedMediaType,
 )
+from service.scheduler import NOT_FINITE
 from service.schemas import FAULTS_AT_MOST
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -38,8 +40,8 @@ class Kind:
     meaning: str
     detail: str
     """An example of what one occurrence says of itself."""
-    pointer: str | None = None
-    """An example of the place at fault, where there is one."""
+    fault: Fault | None = None
+    """An example of what is at fault in the body, where something is."""
 
     @property
     def type(self) -> str:
@@ -58,7 +60,7 @@ NOT_FOUND: Final = Kind(
     "Not found",
     404,
     "No model, version or path has this name. For a model or version the detail lists those that exist.",
-    "there is no such model: the models are default",
+    "there is no such model; there are: default",
 )
 METHOD_NOT_ALLOWED: Final = Kind(
     "method-not-allowed",
@@ -87,7 +89,7 @@ INVALID_REQUEST: Final = Kind(
     422,
     "The body is JSON, but holds something that cannot be answered. `errors` names each place and what must be there.",
     "the body has a fault at /windows/3/17",
-    "/windows/3/17",
+    Fault("/windows/3/17", "must be a number: text, true, false, null, lists and objects are not"),
 )
 FORECAST_OUT_OF_RANGE: Final = Kind(
     "forecast-out-of-range",
@@ -95,7 +97,7 @@ FORECAST_OUT_OF_RANGE: Final = Kind(
     422,
     "The window's numbers lead to a forecast that 32-bit floats cannot hold. Divide the series by a constant.",
     "the body has a fault at /window",
-    "/window",
+    Fault("/window", NOT_FINITE),
 )
 INTERNAL_ERROR: Final = Kind(
     "internal-error",
@@ -151,24 +153,16 @@ def problem(
     kind: Kind,
     detail: str,
     *,
-    faults: list[dict[str, str]] | None = None,
+    faults: Sequence[Fault] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """A response that is a problem document of `kind`."""
-    document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail}
-    if faults:
-        document["errors"] = faults
-    return _response(document, kind.status, headers)
+    return _response(_document(kind, detail, faults), kind.status, headers)
 
 
 def example(kind: Kind) -> dict[str, Any]:
     """A problem document such as `kind` leads to."""
-    document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": kind.detail}
-    if kind.pointer is not None:
-        document["errors"] = [
-            {"pointer": kind.pointer, "message": "must be a number: text, true, false, null, lists and objects are not"}
-        ]
-    return document
+    return _document(kind, kind.detail, [kind.fault] if kind.fault is not None else [])
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -176,9 +170,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if kind is None:
         raise error
     if isinstance(error, InvalidRequest):
-        listed = error.faults[:FAULTS_AT_MOST]
-        faults = [{"pointer": fault.pointer, "message": fault.message} for fault in listed]
-        return problem(kind, _summary(error), faults=faults)
+        return problem(kind, _summary(error), faults=error.faults[:FAULTS_AT_MOST])
     return problem(kind, str(error), headers={"Retry-After": "1"} if kind is NOT_READY else None)
 
 
@@ -215,6 +207,13 @@ def _summary(error: InvalidRequest) -> str:
     if len(error.faults) >= FAULTS_AT_MOST:
         return f"the body has many faults, the first {place}; the first {FAULTS_AT_MOST} are listed"
     return f"the body has {len(error.faults)} faults, the first {place}"
+
+
+def _document(kind: Kind, detail: str, faults: Sequence[Fault]) -> dict[str, Any]:
+    document: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail}
+    if faults:
+        document["errors"] = [{"pointer": fault.pointer, "message": fault.message} for fault in faults]
+    return document
 
 
 def _response(document: Mapping[str, Any], status: int, headers: Mapping[str, str] | None) -> Response:

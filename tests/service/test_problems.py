@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from service import errors
-from service.api.problems import KINDS
+from service.api.problems import KINDS, Kind, example
 from service.app import create_app
 from service.settings import Settings
 
@@ -64,6 +64,13 @@ def test_a_failure_of_the_service_is_told_without_its_inside(error: Exception) -
     assert response.json()["type"] == "/problems/internal-error"
     assert "secret" not in response.text
     assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_the_example_of_a_kind_points_at_what_its_detail_names(kind: Kind) -> None:
+    errors_shown = example(kind).get("errors", [])
+    assert bool(errors_shown) == (kind.status == 422)
+    assert all(kind.detail.endswith(f" at {error['pointer']}") for error in errors_shown)
 
 
 def test_an_error_of_the_framework_is_named_by_its_status() -> None:
