@@ -12,9 +12,12 @@ _USAGE_ERROR: Final = 2
 
 
 def main() -> int:
-    """Run the service until it is told to stop; return the exit code: 2 where a setting is wrong."""
+    """Run the service until it is told to stop; return the exit code: 2 where a setting is wrong or not one."""
     # After a stop that was asked for, the server raises its signal anew; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if sys.argv[1:]:
+        sys.stderr.write("leadtime: it takes no arguments: set LEADTIME_* environment variables instead\n")
+        return _USAGE_ERROR
     try:
         settings = Settings.from_environment(os.environ)
     except SettingsError as error:

@@ -142,6 +142,20 @@ def test_a_wrong_setting_is_told_in_one_line_with_exit_code_2(variables: dict[st
     assert done.stderr.count("\n") == 1
 
 
+def test_arguments_are_refused_and_not_passed_over() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "service", "--port", "80"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "leadtime: it takes no arguments: set LEADTIME_* environment variables instead\n"
+
+
 def test_a_port_that_is_taken_is_told_without_a_traceback(service: Running) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "service"],
