@@ -89,32 +89,29 @@ def _announced_stop(service: Service) -> Iterator[None]:
     """Let readiness say that the service stops, and put off the server's own handler of SIGTERM for a while.
 
     Load balancers look at readiness now and then; until they have, they go on sending requests here. A person at a
-    keyboard (SIGINT) waits for nothing.
+    keyboard (SIGINT) waits for nothing, and a second signal ends the wait.
     """
+    # Signals come to the main thread alone; in another one an application runs inside some other program.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
     notices = {signal.SIGTERM: service.settings.notice_seconds, signal.SIGINT: 0.0}
-    handlers = {number: signal.getsignal(number) for number in notices}
+    handlers = {number: handler for number in notices if callable(handler := signal.getsignal(number))}
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler, notice = handlers[signal.Signals(number)], notices[signal.Signals(number)]
-        if not callable(handler):
-            return
-        if notice == 0 or service.draining:
-            service.draining = True
+        asked_before, service.draining = service.draining, True
+        if asked_before or notice == 0:
             handler(number, frame)
             return
-        service.draining = True
         _log.info("stopping: not ready from now on, and no new connections in %g s", notice)
         loop.call_soon_threadsafe(loop.call_later, notice, handler, number, None)
 
-    taken = [number for number, handler in handlers.items() if callable(handler)]
-    for number in taken:
+    for number in handlers:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, handlers[number])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -25,7 +25,7 @@ from service.window import Values, slide
 
 State = Values
 
-# Rows that `Engine.forecast` runs together: beyond about 16 nothing is gained per row, and memory stays small.
+# Rows that `Engine.forecast` runs together: more would gain nothing per row, and take more memory.
 _ROWS_TOGETHER: Final = 32
 
 # A path that cannot exist, because its parent is a file.
@@ -71,9 +71,6 @@ class Engine:
         self._session = session
         present = {output.name for output in session.get_outputs()}
         self._outputs = [name for name in (FORECAST, NEXT_STATE, SCALE) if name in present]
-        self._context_length = metadata.context_length
-        self._state_size = metadata.state_size
-        self._has_scale = SCALE in present
 
     @classmethod
     def open(cls, path: Path) -> "Engine":
@@ -96,7 +93,7 @@ class Engine:
     @property
     def context_length(self) -> int:
         """Steps of a window that are used; of longer ones, the end."""
-        return self._context_length
+        return self.metadata.context_length
 
     @property
     def minimum_window(self) -> int:
@@ -111,7 +108,7 @@ class Engine:
     @property
     def state_size(self) -> int:
         """Floats carried per sequence; 0 = the window is slid instead."""
-        return self._state_size
+        return self.metadata.state_size
 
     def run(self, values: Values, state: State | None = None) -> Step:
         """Run the graph once: prefill with a window, or decode with one step and the state carried to it.
@@ -123,15 +120,16 @@ class Engine:
             ArtifactError: the graph fails on these shapes.
         """
         feed = {VALUES: values}
-        if self._state_size:
-            feed[STATE] = np.zeros((len(values), self._state_size), np.float32) if state is None else state
+        if self.state_size:
+            feed[STATE] = np.zeros((len(values), self.state_size), np.float32) if state is None else state
         try:
             outputs = self._session.run(self._outputs, feed)
         # onnxruntime's errors share no base class of their own.
         except Exception as error:
             kind = type(error).__name__
             raise ArtifactError(f"its graph fails on values of shape {values.shape} ({kind})") from error
-        return Step(outputs[0], outputs[1] if self._state_size else None, outputs[-1] if self._has_scale else None)
+        found = dict(zip(self._outputs, outputs, strict=True))
+        return Step(found[FORECAST], found.get(NEXT_STATE), found.get(SCALE))
 
     def forecast(self, windows: Values, horizon: int) -> Values:
         """Forecast iteratively from windows of equal length: (batch, time, features) to (batch, horizon, features).
@@ -147,7 +145,7 @@ class Engine:
         forecasts = np.empty((len(windows), horizon, self.features), np.float32)
         for start in range(0, len(windows), _ROWS_TOGETHER):
             rows = slice(start, start + _ROWS_TOGETHER)
-            self._roll(windows[rows, -self._context_length :], forecasts[rows])
+            self._roll(windows[rows, -self.context_length :], forecasts[rows])
         return forecasts
 
     def _roll(self, windows: Values, forecasts: Values) -> None:
@@ -156,7 +154,7 @@ class Engine:
         for lead in range(forecasts.shape[1]):
             forecast, state, _ = self.run(values, state)
             forecasts[:, lead] = forecast
-            values = slide(values, forecast, self._context_length) if state is None else forecast[:, None]
+            values = slide(values, forecast, self.context_length) if state is None else forecast[:, None]
 
 
 def _read(path: Path) -> bytes:

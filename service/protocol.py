@@ -29,16 +29,16 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _has_moved_on = False
     _head_bytes = 0
-    _first_head: TimerHandle | None = None
+    _first_wait: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
-        self._first_head = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._first_wait = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of a connection."""
-        self._have_first_head()
+        self._end_first_wait()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._has_moved_on = True
         self._head_bytes = 0
-        self._have_first_head()
+        self._end_first_wait()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -67,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved_on = True
         super().on_message_complete()
 
-    def _have_first_head(self) -> None:
-        if self._first_head is not None:
-            self._first_head.cancel()
-            self._first_head = None
+    def _end_first_wait(self) -> None:
+        if self._first_wait is not None:
+            self._first_wait.cancel()
+            self._first_wait = None

@@ -112,6 +112,7 @@ async def _forecasts(
             return await work
         return await while_connected(request, work)
     except asyncio.CancelledError:
+        # The server cancels what outlasts the drain; its client is still there and hears why.
         if not service.draining:
             raise
         raise ShuttingDown("the service stopped before the forecast was complete") from None
