@@ -21,7 +21,7 @@ from training.errors import Interrupted
 from training.report import render
 from training.table import Table
 from training.timeline import in_words
-from training.versions import check_output, publish, staging
+from training.versions import check_output, publish, staging, writing
 
 if TYPE_CHECKING:
     from training.fit import Fitted
@@ -82,12 +82,13 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
         told.say(note)
     check_output(output, config.name)
     checkpoint = _checkpoint(output, config, panel)
-    if not resume:
-        checkpoint.unlink(missing_ok=True)
-    elif checkpoint.exists():
-        told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
     try:
-        trained = _train(table, panel, parts, config, output, checkpoint, told)
+        with writing(output):
+            if not resume:
+                checkpoint.unlink(missing_ok=True)
+            elif checkpoint.exists():
+                told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
+            trained = _train(table, panel, parts, config, output, checkpoint, told)
     except KeyboardInterrupt:
         again = (
             "the same command goes on from the last finished epoch" if checkpoint.exists() else "nothing was written"

@@ -151,7 +151,9 @@ def _read_parquet(path: Path, body: bytes) -> Table:
     except (pyarrow.ArrowException, ValueError, OSError):
         raise DataError(f"{path}: not a readable Parquet file: it is damaged or cut short") from None
     if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
+        # An index that is also a column says nothing new.
+        new = [level for level, name in enumerate(frame.index.names) if name not in frame.columns]
+        frame = frame.reset_index(new)
     frame.columns = pd.Index([str(name) for name in frame.columns])
     frame.index = pd.RangeIndex(1, len(frame) + 1)
     return Table(frame, str(path), "row")

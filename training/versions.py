@@ -12,6 +12,19 @@ from training.errors import OutputError
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Name the folder in a message where something cannot be written to it, a full disk included.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def staging(output: Path) -> Iterator[Path]:
     """A hidden folder inside the output folder, on the same file system, that is gone at the end.
 
@@ -19,7 +32,7 @@ def staging(output: Path) -> Iterator[Path]:
         OutputError: it cannot be made.
     """
     folder = output / f".unfinished-{secrets.token_hex(8)}"
-    with _writing(output):
+    with writing(output):
         folder.mkdir(parents=True)
     try:
         yield folder
@@ -40,7 +53,7 @@ def publish(staged: Path, models: Path, finish: Callable[[str], None]) -> Path:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    with _writing(models):
+    with writing(models):
         models.mkdir(parents=True, exist_ok=True)
         while True:
             version = next_version(models)
@@ -85,11 +98,3 @@ def remove_empty(folder: Path, *, until: Path) -> None:
         if folder.exists():
             return
         folder = folder.parent
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error

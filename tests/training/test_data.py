@@ -48,10 +48,13 @@ def test_any_usual_csv_is_read(delimiter: str, mark: str, tmp_path: Path) -> Non
     assert np.array_equal(only(panel), values(300))
 
 
-@pytest.mark.parametrize("indexed", [False, True], ids=["as a column", "as the index"])
-def test_parquet_is_read_with_its_time(indexed: bool, tmp_path: Path) -> None:
-    frame = hourly(300)
-    (frame.set_index("time") if indexed else frame).to_parquet(tmp_path / "data.parquet")
+@pytest.mark.parametrize(
+    "frame",
+    [hourly(300), hourly(300).set_index("time"), hourly(300).set_index("time", drop=False)],
+    ids=["as a column", "as the index", "as both"],
+)
+def test_parquet_is_read_with_its_time(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.to_parquet(tmp_path / "data.parquet")
     panel = read_panel(read_table(tmp_path / "data.parquet"), Config(network=_SMALL))
     assert (panel.frequency, panel.season) == ("h", 24)
     assert np.array_equal(only(panel), values(300))

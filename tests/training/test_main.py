@@ -64,6 +64,18 @@ def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scor
     assert second.metadata.version == "2"
 
 
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(write(hourly(400), tmp_path / "load.csv"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / ".checkpoints").write_text("in the way")
+
+    assert fit(tmp_path, "--data", data, "--epochs", "1") == 2
+
+    assert "models: cannot be written: Not a directory" in capsys.readouterr().err
+
+
 def test_one_model_is_fitted_on_a_panel_of_several_features(tmp_path: Path) -> None:
     frame = long_form(300, 2).assign(wind=lambda table: np.sin(table.index / 5.0))
     data = str(write(frame, tmp_path / "sites.csv"))
