@@ -60,6 +60,8 @@ class Registry:
         self._found = _Catalogue()
         self._served: Mapping[str, tuple[ServedModel, ...]] = {}
         self._refreshing = threading.Lock()
+        if folder is not None and not folder.is_dir():
+            _log.warning("the models folder does not exist yet; it is looked for at each refresh")
         self.refresh()
 
     @classmethod

@@ -61,9 +61,10 @@ class ForecastRequest(_Payload):
     window: Window | None = Field(
         default=None,
         json_schema_extra=_absent_not_null,
-        description="The past observations, oldest first: numbers for one feature, or one row of numbers per step for "
-        "several. Of a window longer than the model's context length the end is used.",
-        examples=[[20.7, 17.9, 18.8, 14.6, 15.8]],
+        description="The past observations, oldest first, none left out: numbers for one feature, or one row of "
+        "numbers per step for several, in the order of the model's `features`. Send as much as there is: of a window "
+        "longer than the model's context length the end is used.",
+        examples=[[20.7, 17.9, 18.8, 14.6, 15.8], [[1194, 16.4], [1094, 14.6], [1120, 15.0]]],
     )
     windows: Annotated[list[Window], Field(min_length=1, max_length=WINDOWS_CEILING)] | None = Field(
         default=None,
@@ -166,7 +167,7 @@ class VersionFacts(_Payload):
     )
     training: Provenance = Field(description="How the model came to be.")
     backtest: Backtest | None = Field(description="Scores beside the naive references on the same origins.")
-    error_table: ErrorTableSize | None = Field(description="The held-out errors that intervals are made from.")
+    error_table: ErrorTableSize | None = Field(description="How many held-out errors the artifact carries.")
 
     @classmethod
     def of(cls, *, model: str, version: str, digest: str, metadata: Metadata) -> Self:

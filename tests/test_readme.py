@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic_core import PydanticUndefined
 
 from service.app import create_app
 from service.settings import PREFIX, Settings
+from training.config import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -179,6 +181,13 @@ def test_every_make_target_that_is_named_exists() -> None:
     named = set(re.findall(r"(?:`|\$ |\S=\S+ )make ([a-z-]+)", README))
     assert named
     assert named <= targets
+
+
+def test_the_configuration_file_is_one_that_training_reads(tmp_path: Path) -> None:
+    (written,) = (block.text for block in blocks() if block.language == "toml")
+    (tmp_path / "run.toml").write_text(written)
+    config = read_config(tmp_path / "run.toml", {})
+    assert config.model_dump(exclude_unset=True, mode="json") == tomllib.loads(written)
 
 
 def test_every_file_that_is_linked_exists() -> None:

@@ -51,7 +51,8 @@ _FIELDS: Final = {
     "horizon": "must be a whole number of steps, 1 or more, without quotes or a decimal point",
 }
 _NUMBER: Final = {
-    "float_type": "must be a number: text, true, false, null, lists and objects are not",
+    "float_type": "must be a number: text, true, false, null, lists and objects are not (fill a missing step, for "
+    "instance linearly)",
     "finite_number": "must be a finite number: NaN and infinities are not",
     "greater_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",
     "less_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",

@@ -147,6 +147,6 @@ schema = schemathesis.openapi.from_dict(create_app(Settings()).openapi(), config
 
 
 @schema.parametrize()
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_generated_requests_are_answered_as_the_document_says(case: "schemathesis.Case[Any]", service: Running) -> None:
     case.call_and_validate(base_url=service.url)

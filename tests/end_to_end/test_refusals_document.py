@@ -21,7 +21,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "refusals.md"
 HEAD = """# What is refused, and what is said of it
 
 Each line is a test. The place of a fault in a request is an RFC 6901 pointer; that in a file is a line and a column.
-Messages never repeat a value that was sent.
+Messages never repeat what a body or a cell holds.
 
 ## Requests
 

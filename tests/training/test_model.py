@@ -95,7 +95,7 @@ def test_noise_has_no_strong_season() -> None:
     assert strength.max() < 0.4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     shift=st.floats(-1e3, 1e3),
     factor=st.floats(1e-3, 1e3),

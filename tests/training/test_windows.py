@@ -23,7 +23,7 @@ def counted(lengths: list[int], horizon: int) -> tuple[Panel, Split]:
     return Panel(series, ("x",), None, None, (), ""), Split(parts, horizon)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(40, 80), min_size=1, max_size=4), seed=st.integers(0, 100))
 def test_training_windows_lie_in_training_parts_and_never_span_two_series(lengths: list[int], seed: int) -> None:
     panel, split = counted(lengths, horizon=5)
