@@ -68,7 +68,8 @@ def fit(
         skip_short: Leave out series that are too short, instead of refusing the table.
         config: TOML file of settings; those on the command line win.
         name: The model's name. The file's name when not given.
-        epochs: Most passes over the training windows; fitting stops earlier when validation no longer improves.
+        epochs: Most passes over the training windows, 60 when not given; fitting stops earlier when validation no
+            longer improves.
         seed: Number that all randomness comes from; 0 when not given.
         resume: Go on from an interrupted run of the same data and settings.
     """
@@ -143,7 +144,9 @@ def sample(which: Literal["lab", "panel"], *, output: Path | None = None, seed: 
     """Write generated example series as CSV, to try training with.
 
     Args:
-        which: `lab`: one daily series with a yearly season; `panel`: hourly demand of twelve sites, in long form.
+        which: `lab`: one daily series with a yearly season, to be fitted with --season 365 --context 400 --horizon 24,
+            since from daily dates `fit` infers a season of a week; `panel`: hourly demand of twelve sites, in long
+            form.
         output: File to write; standard output when not given.
         seed: Seed of the panel. The lab series is always the same.
     """
@@ -221,7 +224,7 @@ def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
         "frequency": metadata.frequency or "any",
         "season": str(metadata.season_length or "none known"),
         "state": f"{metadata.state_size} floats carried" if metadata.state_size else "none, the window is slid",
-        "intervals": f"from {metadata.errors.origins} held-out errors" if metadata.errors else "no error table",
+        "errors": f"{metadata.errors.origins:,} held-out errors per lead time" if metadata.errors else "no error table",
         "made": training.created,
         "data": training.data,
         "data digest": training.data_digest or "–",

@@ -18,6 +18,7 @@ MODEL: Final = "model"
 NAIVE: Final = "naive"
 SEASONAL_NAIVE: Final = "seasonal_naive"
 
+_FEWEST_ORIGINS: Final = 10  # fewer say too little of a model for a firm verdict
 _MOST_ORIGINS: Final = 500  # in all; of a panel, at least one per series
 _ROWS_TOGETHER: Final = 64
 _MOST_ERRORS: Final = 200  # kept per feature and lead time
@@ -96,23 +97,29 @@ def score(rolls: list[Roll]) -> Backtest:
     multi_step = {method: _scores(rolls, method, None) for method in methods}
     first, last = _first_and_last(rolls)
     horizon = rolls[0].actual.shape[1]
+    origins = sum(len(roll.origins) for roll in rolls)
     return Backtest(
         horizon=horizon,
-        origins=sum(len(roll.origins) for roll in rolls),
+        origins=origins,
         first_origin=first,
         last_origin=last,
         one_step=one_step,
         multi_step=multi_step,
         mae_by_lead_time={method: tuple(_mae_by_lead_time(rolls, method)) for method in methods},
-        verdict=verdict(one_step, multi_step, horizon),
+        verdict=verdict(one_step, multi_step, horizon, origins),
     )
 
 
-def verdict(one_step: Mapping[str, Scores], multi_step: Mapping[str, Scores], horizon: int) -> str:
-    """Say in plain words whether the model beats the better reference, one step ahead and over the horizon."""
+def verdict(one_step: Mapping[str, Scores], multi_step: Mapping[str, Scores], horizon: int, origins: int) -> str:
+    """Say in plain words whether the model beats the better reference, one step ahead and over the horizon.
+
+    Few origins lie close together and may have met one odd stretch of the data: then only the figures are told.
+    """
     over = "over 1 step" if horizon == 1 else f"over {horizon} steps"
     far, near = _comparison(multi_step), _comparison(one_step)
-    if far.gain > 0 and near.gain > 0:
+    if origins < _FEWEST_ORIGINS:
+        head = f"Too few origins ({origins}) to tell whether the model is better than naive"
+    elif far.gain > 0 and near.gain > 0:
         head = "Better than naive"
     elif far.gain > 0 or near.gain > 0:
         head = "Better than naive only " + (over if far.gain > 0 else "one step ahead")

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,8 @@ from training.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
+
+_LEGAL_NAME: Final = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
 
 
 class _Section(BaseModel):
@@ -108,4 +110,7 @@ def read_config(file: Path | None, overrides: Mapping[str, Mapping[str, Any] | A
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
+        if (place, first["type"]) == ("name", "string_pattern_mismatch"):
+            source = "configuration key name" if overrides.get("name") is None else "--name"
+            raise ConfigError(f"{source}: {_LEGAL_NAME}") from None
         raise ConfigError(f"configuration key {place}: {first['msg']}") from None

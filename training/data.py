@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -96,6 +97,7 @@ def read_panel(table: Table, config: Config) -> Panel:
     _refuse_wide(table, data)
     targets = _targets(table, data, notes)
     values = np.column_stack([table.numbers(target) for target in targets])
+    _note_placeholders(table, targets, notes)
     _refuse_without_values(table, targets, values)
     time = _time_column(table, data, targets, notes)
     times = None if time is None else read_times(table, time)
@@ -225,6 +227,13 @@ def _is_numeric(table: Table, name: str) -> bool:
         return not bool(np.isnan(table.numbers(name)).all())
     except DataError:
         return False
+
+
+def _note_placeholders(table: Table, targets: tuple[str, ...], notes: list[str]) -> None:
+    found = sum((table.placeholders(target) for target in targets), Counter[str]())
+    if found:
+        words = " or ".join(repr(word) for word, _ in found.most_common(2))
+        notes.append(f"cells taken as missing values: {found.total():,}, such as {words}")
 
 
 def _refuse_without_values(table: Table, targets: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:

@@ -18,7 +18,7 @@ from training.backtest import Evaluation, backtest
 from training.config import Config
 from training.data import Panel, Split, read_panel, split, suited
 from training.errors import Interrupted
-from training.report import render
+from training.report import render, still_improving
 from training.table import Table
 from training.timeline import in_words
 from training.versions import check_output, publish, staging, writing
@@ -110,6 +110,8 @@ def _train(
         from training.windows import minimum_window
 
     fitted = fit(panel, parts, config, checkpoint=checkpoint, progress=told)
+    if advice := still_improving(fitted.history, config.fitting.epochs):
+        told.say(advice)
     minimum = minimum_window(config.network.context_length, panel.season)
     metadata = _metadata(table, panel, parts, config, fitted, minimum)
     with staging(output) as staged:
@@ -118,7 +120,7 @@ def _train(
         export(fitted.network, metadata, artifact)
         evaluation = backtest(Engine.open(artifact), panel, parts, progress=told.backtest)
         metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": evaluation.errors})
-        finish = _finisher(staged, metadata, panel, parts, fitted, evaluation, write_metadata)
+        finish = _finisher(staged, metadata, panel, parts, config, fitted, evaluation, write_metadata)
         folder = publish(staged, output / config.name, finish)
     return Trained(folder, metadata.model_copy(update={"version": folder.name}))
 
@@ -128,6 +130,7 @@ def _finisher(
     metadata: Metadata,
     panel: Panel,
     parts: Split,
+    config: Config,
     fitted: "Fitted",
     evaluation: Evaluation,
     write_metadata: Callable[[Path, Metadata], None],
@@ -135,7 +138,7 @@ def _finisher(
     def finish(version: str) -> None:
         told = metadata.model_copy(update={"version": version})
         write_metadata(staged / FILE_NAME, told)
-        report = render(told, panel, parts, fitted.history, evaluation)
+        report = render(told, panel, parts, fitted.history, evaluation, epoch_limit=config.fitting.epochs)
         (staged / REPORT_NAME).write_text(report, encoding="utf-8")
 
     return finish

@@ -62,7 +62,17 @@ class Losses(Protocol):
     def best_epoch(self) -> int: ...
 
 
-def render(metadata: Metadata, panel: Panel, split: Split, losses: Losses, evaluation: Evaluation) -> str:
+def still_improving(losses: Losses, limit: int) -> str | None:
+    """Say that fitting stopped at its limit of epochs with the best one; None where it did not."""
+    if not losses.best_epoch == len(losses.validation) == limit:
+        return None
+    epochs = "1 epoch" if limit == 1 else f"{limit} epochs"
+    return f"stopped at the limit of {epochs} while still improving: more epochs (--epochs) may help"
+
+
+def render(
+    metadata: Metadata, panel: Panel, split: Split, losses: Losses, evaluation: Evaluation, *, epoch_limit: int
+) -> str:
     """The whole report as one HTML document without any reference to another host."""
     environment = Environment(
         loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -79,6 +89,7 @@ def render(metadata: Metadata, panel: Panel, split: Split, losses: Losses, evalu
         loss_plot=_loss_plot(losses),
         best_epoch=losses.best_epoch,
         epochs=len(losses.training),
+        still_improving=still_improving(losses, epoch_limit),
         examples_plot=_examples_plot(panel, evaluation.rolls),
         lead_time_plot=_lead_time_plot(scores),
         configuration=_flat(metadata.training.configuration),

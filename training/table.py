@@ -3,6 +3,7 @@
 import csv
 import difflib
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,11 @@ _MISSING: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "na
 _DELIMITERS: Final = ",;\t"
 _NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
 _INFINITY: Final = r"[+-]?inf(?:inity)?"
-_DECIMAL_COMMA: Final = r"[+-]?\d+,\d+"
+_CURRENCY: Final = "[$¢£¥฿\u20a0-\u20c0]"
+_FOREIGN_NUMBER: Final = (  # with a decimal comma, separated thousands or a currency sign: 1.420,24 or $ 1,420.24
+    rf"[+-]?(?:{_CURRENCY} ?)?[+-]?(?:\d{{1,3}}(?:[.,'’ \u00a0\u202f]\d{{3}})+|\d+)(?:[.,]\d+)?"
+    rf"(?:[ \u00a0\u202f]?{_CURRENCY})?"
+)
 _LARGEST: Final = 1e30  # far above this, 32-bit floats overflow inside a network
 _SAMPLE_LINES: Final = 100
 
@@ -69,14 +74,23 @@ class Table:
             )
         return values
 
+    def placeholders(self, name: str) -> Counter[str]:
+        """How often each word or sign that stands for a missing value, such as "n/a", is in a column."""
+        column = self.column(name)
+        if pd.api.types.is_numeric_dtype(column):
+            return Counter()
+        text = as_text(column)
+        return Counter(str(cell).casefold() for cell in text[is_missing(text)] if cell)
+
     def _parsed(self, name: str, text: pd.Series) -> npt.NDArray[np.float64]:
         missing = is_missing(text)
         infinite = text.str.fullmatch(_INFINITY, case=False).to_numpy(dtype=bool)
         number = text.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
         wrong = np.flatnonzero(~(missing | infinite | number))
         if len(wrong):
-            commas = text.iloc[wrong].str.fullmatch(_DECIMAL_COMMA).to_numpy(dtype=bool)
-            mend = "write numbers with a decimal point and without separators" if commas.all() else "write a number"
+            mend = "write a number"
+            if re.fullmatch(_FOREIGN_NUMBER, str(text.iloc[wrong[0]])):
+                mend = "write numbers with a decimal point and without separators or currency signs"
             raise DataError(
                 f"{self.source}: {self.place(wrong[0])}, column {name!r}: text where a number must be"
                 f"{_others(wrong)}; {mend}, or leave the cell empty to have it filled"

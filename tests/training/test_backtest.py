@@ -45,6 +45,12 @@ def test_a_straight_line_is_forecast_exactly_and_naive_errs_by_the_lead_time(tmp
     assert result.multi_step[NAIVE].rmse == pytest.approx(np.sqrt(7.5))
     assert result.multi_step[NAIVE].mase == 2.5  # the line rises by 1 a step
     assert SEASONAL_NAIVE not in result.multi_step
+    assert result.verdict.startswith("Too few origins (7) to tell whether the model is better than naive: over 4 steps")
+
+
+def test_with_ten_origins_the_verdict_is_firm(tmp_path: Path) -> None:
+    result = backtest(engine_of(tmp_path), panel_of(np.arange(100.0)), Split((Boundary(77, 87),), 4)).scores
+    assert result.origins == 10
     assert result.verdict.startswith("Better than naive:")
 
 
@@ -185,4 +191,9 @@ def scores(**errors: float) -> dict[str, Scores]:
 def test_the_verdict_says_in_plain_words_how_the_model_compares(
     one_step: dict[str, Scores], multi_step: dict[str, Scores], expected: str
 ) -> None:
-    assert verdict(one_step, multi_step, 24) == expected
+    assert verdict(one_step, multi_step, 24, 10) == expected
+    figures = expected.partition(": ")[2]
+    assert (
+        verdict(one_step, multi_step, 24, 9)
+        == f"Too few origins (9) to tell whether the model is better than naive: {figures}"
+    )

@@ -111,6 +111,13 @@ def test_a_missing_value_is_filled_linearly_and_counted_in_the_notes() -> None:
     assert any("2 missing values were filled" in note for note in panel.notes)
 
 
+def test_words_and_signs_for_a_missing_value_are_named_in_the_notes_and_empty_cells_are_not() -> None:
+    frame = hourly(100).astype(object)
+    frame.loc[[10, 20, 30, 40], "load"] = ["n/a", "-", "N/A", ""]
+    (note,) = (note for note in panel_of(frame).notes if "taken as missing" in note)
+    assert note == "cells taken as missing values: 3, such as 'n/a' or '-'"
+
+
 def test_empty_ends_are_cut_off_not_filled() -> None:
     frame = hourly(100)
     frame.loc[[*range(10), *range(90, 100)], "load"] = np.nan

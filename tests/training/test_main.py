@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from service.artifact import ErrorTable
 from service.engine import Engine
 from tests.artifacts import write_artifact
 from tests.training.tables import hourly, long_form, write
 from training.__main__ import main, model_name
+from training.config import Fitting
 from training.synthetic import lab, panel
 from training.table import read_table
 
@@ -60,6 +63,7 @@ def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scor
     assert metadata.backtest.verdict in (folder / "report.html").read_text()
 
     assert fit(tmp_path, "--data", data, "--target", "load", "--epochs", "1", "--name", "my-load") == 0
+    assert "stopped at the limit of 1 epoch while still improving" in capsys.readouterr().err
     second = Engine.open(tmp_path / "models" / "my-load" / "2" / "model.onnx")
     assert second.metadata.version == "2"
 
@@ -173,6 +177,27 @@ def test_a_reader_that_stops_early_is_no_failure() -> None:
 def test_help_is_there_for_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert "Usage: python -m training" in capsys.readouterr().out
+
+
+def test_describe_counts_the_held_out_errors_of_each_lead_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = ErrorTable(origins=1200, errors=(((-1.0, 0.0, 1.0),),))
+    assert main(["describe", str(write_artifact(tmp_path / "model.onnx", errors=errors))]) == 0
+    told = capsys.readouterr().out
+    assert "1,200 held-out errors per lead time" in told
+    assert "intervals" not in told
+
+
+def test_the_help_names_the_usual_number_of_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "--help"])
+    usual = Fitting().epochs
+    assert f"{usual} when not given" in re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+
+
+def test_the_help_tells_how_to_fit_the_lab_series(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", "--help"])
+    assert "--season 365 --context 400 --horizon 24" in re.sub(r"[\s│]+", " ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

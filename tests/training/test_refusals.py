@@ -95,6 +95,11 @@ FILES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "no column of numbers": (csv("time,load\n2024-01-01,a\n2024-01-02,b\n"), (), "no column holds numbers"),
     "text in numbers": (with_cell(7, "load", "twelve"), _LOAD, "line 9, column 'load': text where a number must be"),
     "a decimal comma": (csv('time;load\n2024-01-01;"1,5"\n2024-01-02;2,5\n'), _LOAD, "with a decimal point"),
+    "a thousands point and a decimal comma": (with_cell(3, "load", "1.420,24"), _LOAD, "with a decimal point"),
+    "a thousands comma": (with_cell(3, "load", "1,420.24"), _LOAD, "with a decimal point"),
+    "a currency sign before a number": (with_cell(3, "load", "$1,420.24"), _LOAD, "without separators or currency"),
+    "a currency sign after a number": (with_cell(3, "load", "1 420,24 €"), _LOAD, "without separators or currency"),
+    "a date in numbers": (with_cell(3, "load", "10.10.2024"), _LOAD, "; write a number"),
     "an infinite value": (with_cell(3, "load", "inf"), _LOAD, "line 5, column 'load': an infinite"),
     "a value beyond 32 bits": (with_cell(3, "load", "1e39"), _LOAD, "far too large"),
     "true and false": (csv("load\nTrue\nFalse\n"), _LOAD, "text where a number must be"),
@@ -186,7 +191,10 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "a seed that is negative": (("--data", "{file}", "--seed", "-1"), "seed"),
     "epochs in words": (("--data", "{file}", "--epochs", "ten"), "--epochs"),
     "an unknown option": (("--data", "{file}", "--epoch", "3"), "Did you mean --epochs"),
-    "an illegal model name": (("--data", "{file}", "--name", "../up"), "name"),
+    "an illegal model name": (
+        ("--data", "{file}", "--name", "../up"),
+        "--name: letters, digits, '.', '_' and '-', at most 64",
+    ),
     "a configuration that does not exist": (("--data", "{file}", "--config", "none.toml"), "no such file"),
     "a gap in a data set": (("--dataset", "co2"), "--fill-limit 18"),
 }
@@ -231,6 +239,16 @@ def test_an_unknown_configuration_key_is_refused_with_its_name(
     assert main(["fit", *arguments, "--output", str(tmp_path / "models")]) == 2
     assert "fitting.epoch" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
+
+
+def test_an_illegal_name_in_a_configuration_is_refused_in_words_naming_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('name = "my model"\n')
+    assert main(["fit", "--config", str(tmp_path / "run.toml"), "--output", str(tmp_path / "models")]) == 2
+    assert capsys.readouterr().err == (
+        "error: configuration key name: letters, digits, '.', '_' and '-', at most 64, the first a letter or digit\n"
+    )
 
 
 def test_an_output_that_is_a_file_is_refused_before_fitting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

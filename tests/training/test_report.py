@@ -12,7 +12,7 @@ from service.engine import Engine
 from tests.artifacts import build_metadata, write_artifact
 from training.backtest import Evaluation, backtest
 from training.data import Boundary, Panel, Series, Split
-from training.report import render
+from training.report import render, still_improving
 
 
 @dataclass
@@ -58,6 +58,7 @@ def page_of(
     horizon: int = 5,
     epochs: int = 3,
     scale: float = 1.0,
+    epoch_limit: int = 60,
 ) -> str:
     rng = np.random.default_rng(0)
     made = tuple(
@@ -70,7 +71,7 @@ def page_of(
     evaluation: Evaluation = backtest(engine, panel, split)
     metadata = build_metadata("drift", features=len(names)).model_copy(update={"backtest": evaluation.scores})
     losses = Losses([3.0 / epoch for epoch in range(1, epochs + 1)], [2.0] * epochs, 1)
-    return render(metadata, panel, split, losses, evaluation)
+    return render(metadata, panel, split, losses, evaluation, epoch_limit=epoch_limit)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,24 @@ def test_the_report_shows_verdict_scores_notes_and_configuration(tmp_path: Path)
     for word in ("MAE", "RMSE", "sMAPE", "MASE", "seasonal naive", "to train on, 10 to validate, 20 to test"):
         assert word in page.text
     assert "mean absolute error is" in page.text
+
+
+def test_a_verdict_from_few_origins_is_not_shown_as_a_good_one(tmp_path: Path) -> None:
+    text = page_of(tmp_path, horizon=20)
+    assert "Too few origins (1) to tell" in text
+    assert '<section class="verdict">' in text
+
+
+def test_the_report_says_that_mase_of_different_seasons_cannot_be_compared(tmp_path: Path) -> None:
+    assert "MASE of versions fitted with different seasons cannot be compared" in page_of(tmp_path)
+
+
+def test_fitting_that_stopped_at_its_limit_with_the_best_epoch_says_that_more_may_help(tmp_path: Path) -> None:
+    advice = "stopped at the limit of 1 epoch while still improving: more epochs (--epochs) may help"
+    assert advice in page_of(tmp_path, epochs=1, epoch_limit=1)
+    assert "still improving" not in page_of(tmp_path, epochs=1, epoch_limit=2)
+    assert still_improving(Losses([2.0, 1.0], [2.0, 1.0], 2), 2) == advice.replace("1 epoch", "2 epochs")
+    assert still_improving(Losses([2.0, 1.0], [1.0, 2.0], 1), 2) is None
 
 
 def test_no_score_is_written_in_powers_of_ten(tmp_path: Path) -> None:
