@@ -137,6 +137,8 @@ CONFIG = SchemathesisConfig.from_dict(
         "checks": {
             # what a model accepts (features, lengths) and the limits are not in the schema
             "positive_data_acceptance": {"expected-statuses": ["200", "404", "413", "422"]},
+            # a body that is wrong may be too large as well, which is found first
+            "negative_data_rejection": {"expected-statuses": ["400", "404", "405", "413", "415", "422"]},
         },
     }
 )
