@@ -12,10 +12,12 @@ from types import FrameType
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from service.api import docs, forecast, health, models, problems
 from service.api.head import HeadAsGet
 from service.api.openapi import TITLE, build_openapi
+from service.api.shortcut import Shortcut
 from service.api.state import Service, State
 from service.registry import Registry
 from service.scheduler import Scheduler
@@ -69,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     return application
 
 
-def application_from_environment() -> FastAPI:
-    """The service as the environment sets it, for a server that makes its own worker processes."""
-    return create_app(Settings.from_environment(os.environ))
+def application_from_environment() -> ASGIApp:
+    """The service as the environment sets it, with the short way to its forecasts, for a server's worker process."""
+    return Shortcut(create_app(Settings.from_environment(os.environ)), forecast.ANSWERS)
 
 
 async def _refresh(registry: Registry, seconds: float) -> None:

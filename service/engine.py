@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from service.artifact import (
     read_metadata,
 )
 from service.errors import ArtifactError
+from service.pace import Pace
 from service.window import Values, slide
 
 State = Values
@@ -68,6 +70,8 @@ class Engine:
         """Wrap a session whose graph is that of `metadata`; use `Engine.open`, which makes sure of it."""
         self.metadata = metadata
         self.digest = digest
+        self.pace = Pace()
+        """How long its runs take; whoever times them lets it learn."""
         self._session = session
         present = {output.name for output in session.get_outputs()}
         self._outputs = [name for name in (FORECAST, NEXT_STATE, SCALE) if name in present]
@@ -220,6 +224,9 @@ def _try_out(engine: Engine) -> None:
             raise ArtifactError("its forecast for one window depends on the other windows of the batch")
         if engine.state_size:
             _tried(engine, both.forecast[:, None], both.next_state)
+    begin = perf_counter()
+    engine.run(line)
+    engine.pace.learn(2 * engine.context_length, perf_counter() - begin)
 
 
 def _tried(engine: Engine, values: Values, state: State | None) -> Step:

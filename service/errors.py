@@ -6,9 +6,11 @@
     ├── UnreadableBody           the request body is not JSON
     ├── BodyTooLarge             the request body has more bytes than the limit
     ├── UnsupportedMediaType     the request body is in another format
+    ├── InvalidHeader            a header of the request holds what it cannot hold
     ├── InvalidRequest           the body is JSON but says something that cannot be answered
     │   └── ForecastOutOfRange   the numbers are so large that the forecast is not finite
     ├── NotFound                 no such model or version
+    ├── DeadlineExceeded         the time that the request had is up
     └── ShuttingDown             the service finishes what it has and takes nothing new
 
 `service.api.problems` alone knows which status each becomes.
@@ -50,6 +52,10 @@ class UnsupportedMediaType(LeadtimeError):
     """The request body is declared to be in a format that the endpoint does not read."""
 
 
+class InvalidHeader(LeadtimeError):
+    """A header of the request holds something that it cannot hold; the message names it and what it may hold."""
+
+
 class InvalidRequest(LeadtimeError):
     """The request is readable, but cannot be answered; `faults` says where and why, never repeating a value."""
 
@@ -64,6 +70,10 @@ class ForecastOutOfRange(InvalidRequest):
 
 class NotFound(LeadtimeError):
     """No model, or no version of it, has the name asked for; the message lists the names that exist."""
+
+
+class DeadlineExceeded(LeadtimeError):
+    """The forecast was not complete within the time that the request had."""
 
 
 class ShuttingDown(LeadtimeError):

@@ -2,7 +2,7 @@
 
 A forecast is one prefill run over its window and then one decode run for each further step. Every turn of the loop runs
 one batch, of rows from any requests that wait, and then lets the loop go on: new windows join between steps, and those
-leave that are complete or whose request was cancelled. Nothing waits for a timer or a thread.
+leave that are complete, whose request was cancelled, or whose time is up. Nothing waits for a timer.
 
 Who goes first:
 - models take turns, and in each model prefill and decode take turns;
@@ -11,24 +11,34 @@ Who goes first:
 - a request has at most one batch of windows under way, so one with a thousand windows leaves room for the others;
 - where more rows decode than one batch holds, the batches take turns.
 
-A one-step forecast therefore waits for a turn or two, however long the others are. All methods belong to one event
-loop and none of them is for other threads.
+A one-step forecast therefore waits for a turn or two, however long the others are.
+
+Where a run takes place: on the loop while it is expected to be short, for nothing is quicker; else on a thread, and
+the loop answers everybody else meanwhile. All methods belong to one event loop and none of them is for other threads.
 """
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
 from typing import Final, Protocol
 
 import numpy as np
 
-from service.errors import Fault, ForecastOutOfRange, ShuttingDown
+from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, ShuttingDown
+from service.pace import Pace
 from service.window import Values, end_of, slide
 
-# Time steps that one run covers, over all its rows, unless one window alone has more. Sharing a run saves what a step
-# costs beside its arithmetic; from a few rows of some hundred steps on there is nothing left to save.
-_STEPS_TOGETHER: Final = 4096
+# Rows that are prefilled together. Sharing a run saves what a time step costs beside its arithmetic; from some sixteen
+# rows on, and from a few rows of some hundred steps, there is nothing left to save.
+_ROWS_PREFILLED: Final = 16
+_STEPS_PREFILLED: Final = 4096
+_FEWEST_WORTH_SHARING: Final = 4
+
+INLINE_SECONDS: Final = 0.004
+"""A run that is expected to take longer leaves the loop."""
 
 NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
@@ -55,6 +65,10 @@ class Model(Protocol):
     def state_size(self) -> int:
         """Floats carried per sequence; 0 = the window is slid instead."""
 
+    @property
+    def pace(self) -> Pace:
+        """How long its runs take."""
+
     def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
         """Run (batch, time, features) from (batch, state_size), None = fresh, to (forecast, next state, scale)."""
 
@@ -62,100 +76,158 @@ class Model(Protocol):
 class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
-    def __init__(self, *, max_batch: int = 16) -> None:
-        """Run at most `max_batch` rows together; beyond about 16 nothing is gained per row."""
+    def __init__(self, *, max_batch: int = 128, inline_seconds: float = INLINE_SECONDS) -> None:
+        """Run at most `max_batch` rows together, and on the loop only what takes up to `inline_seconds`."""
         self._max_batch = max_batch
+        self._inline_seconds = inline_seconds
         self._lanes: dict[int, _Lane] = {}
+        """Those with something to run, in the order of their turns."""
+        self._away: dict[int, _Lane] = {}
+        """Those of which a batch runs on the thread."""
+        self._thread: ThreadPoolExecutor | None = None
+        self._turn_is_due = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
+        self.cancelled = 0
+        """Requests given up because nobody waited for them any more."""
+        self.expired = 0
+        """Requests given up because their time was up."""
 
-    async def forecast(self, model: Model, windows: Sequence[Values], horizon: int) -> list[Values]:
-        """Forecast each window, (time, features) of any length, to (horizon, features), in the order given.
+    @property
+    def windows_under_way(self) -> int:
+        """Windows that have been admitted and are not complete."""
+        return sum(lane.windows_under_way for lane in (*self._lanes.values(), *self._away.values()))
+
+    async def forecast(
+        self, model: Model, windows: Sequence[Values], horizon: int, *, seconds: float | None = None
+    ) -> Values:
+        """Forecast each window, (time, features) of any length, to (windows, horizon, features), in the order given.
 
         The windows must be finite float32 arrays of at least `model.minimum_window` steps, and the horizon at least 1.
-        The arrays returned share memory with nothing that changes. Cancelling gives the rows up at the next turn.
+        Cancelling gives the rows up at the next turn, and so does the end of `seconds`.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
+            DeadlineExceeded: it took more than `seconds`.
             ShuttingDown: `close` has been called.
             Exception: whatever `model.run` raised.
         """
         if self._closing:
             raise ShuttingDown("the service is shutting down and takes no new forecasts")
+        loop = asyncio.get_running_loop()
+        deadline = math.inf if seconds is None else loop.time() + seconds
+        request = _Request(windows, horizon, model, deadline, loop.create_future())
         if not windows:
-            return []
-        request = _Request(windows, horizon, model.context_length, asyncio.get_running_loop().create_future())
-        lane = self._lanes.get(id(model))
+            return request.forecasts
+        key = id(model)
+        lane = self._lanes.get(key) or self._away.get(key)
         if lane is None:
-            lane = self._lanes[id(model)] = _Lane(model, self._max_batch)
-        lane.admit(request)
-        self._wake()
+            lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds)
+        lane.welcome(request)
+        if not self._turn_is_due and self._lanes:
+            self._idle.clear()
+            self._turn_is_due = True
+            loop.call_soon(self._turn, loop)
         try:
-            return await request.future
-        finally:
-            if request.unfinished:
-                lane.disturbed = True
+            await request.future
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            lane.disturbed = True
+            raise
+        return request.forecasts
 
     async def close(self) -> None:
         """Refuse new forecasts from now on, and wait until those under way are complete."""
         self._closing = True
         await self._idle.wait()
+        if self._thread is not None:
+            self._thread.shutdown()
 
-    def _wake(self) -> None:
-        if self._idle.is_set():
-            self._idle.clear()
-            asyncio.get_running_loop().call_soon(self._turn)
-
-    def _turn(self) -> None:
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run one batch of the model whose turn it is, and come back while there is anything to do."""
+        self._turn_is_due = False
         key = next(iter(self._lanes))
         lane = self._lanes.pop(key)
         try:
-            lane.turn()
+            self.expired += lane.expire(loop.time())
+            batch = lane.next_batch()
+            if batch is not None and not lane.run_inline(batch):
+                self._run_on_thread(loop, key, lane, batch)
         finally:
-            if lane.busy:
-                self._lanes[key] = lane
-            if self._lanes:
-                asyncio.get_running_loop().call_soon(self._turn)
-            else:
-                self._idle.set()
+            self._go_on(loop, key, lane)
+
+    def _run_on_thread(self, loop: asyncio.AbstractEventLoop, key: int, lane: "_Lane", batch: "_Batch") -> None:
+        def back(done: Future[None]) -> None:
+            loop.call_soon_threadsafe(self._take_back, loop, key, lane, batch, done)
+
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="leadtime-run")
+        self._away[key] = lane
+        self._thread.submit(lane.run, batch).add_done_callback(back)
+
+    def _take_back(
+        self, loop: asyncio.AbstractEventLoop, key: int, lane: "_Lane", batch: "_Batch", done: Future[None]
+    ) -> None:
+        del self._away[key]
+        try:
+            lane.finish(batch, done.exception())
+        finally:
+            self._go_on(loop, key, lane)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop, key: int, lane: "_Lane") -> None:
+        if lane.busy and key not in self._away:
+            self._lanes[key] = lane
+        if self._lanes and not self._turn_is_due:
+            self._turn_is_due = True
+            loop.call_soon(self._turn, loop)
+        elif not self._lanes and not self._away:
+            self._idle.set()
 
 
 class _Request:
     """The windows of one call, handed out in order of length so that equal ones are prefilled together."""
 
+    __slots__ = (
+        "_context_length",
+        "_given_out",
+        "_order",
+        "_windows",
+        "deadline",
+        "forecasts",
+        "future",
+        "horizon",
+        "missing",
+        "under_way",
+        "waiting",
+    )
+
     def __init__(
-        self,
-        windows: Sequence[Values],
-        horizon: int,
-        context_length: int,
-        future: asyncio.Future[list[Values]],
+        self, windows: Sequence[Values], horizon: int, model: Model, deadline: float, future: asyncio.Future[None]
     ) -> None:
         self.horizon = horizon
+        self.deadline = deadline
         self.future = future
+        self.missing = len(windows)
         self.under_way = 0
         self.waiting = False
+        self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
         self._windows = windows
-        self._context_length = context_length
-        self._places = deque(sorted(range(len(windows)), key=self._length))
-        self._forecasts: dict[int, Values] = {}
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether some windows are not complete."""
-        return len(self._forecasts) < len(self._windows)
+        self._context_length = model.context_length
+        self._order: Sequence[int] = (0,) if len(windows) == 1 else sorted(range(len(windows)), key=self._length)
+        self._given_out = 0
 
     @property
     def next_length(self) -> int | None:
         """The length, cut to the context, of the windows to be prefilled next; None where all have been."""
-        return self._length(self._places[0]) if self._places else None
+        return self._length(self._order[self._given_out]) if self._given_out < len(self._order) else None
 
     def take(self, length: int, most: int) -> list["_Row"]:
         """Hand out up to `most` windows of a length."""
         rows: list[_Row] = []
         while len(rows) < most and self.next_length == length:
-            rows.append(_Row(self, self._places.popleft(), self.horizon))
+            rows.append(_Row(self, self._order[self._given_out], self.horizon))
+            self._given_out += 1
         self.under_way += len(rows)
         return rows
 
@@ -163,14 +235,14 @@ class _Request:
         """The part of a window that the model uses."""
         return end_of(self._windows[place], self._context_length)
 
-    def deliver(self, place: int, forecast: Values) -> None:
-        """Keep a window's forecast; the last one answers the request."""
+    def complete_one(self) -> None:
+        """Know that one more window has all its steps; the last one answers the request."""
         self.under_way -= 1
-        self._forecasts[place] = forecast
-        if not self.unfinished and not self.future.done():
-            self.future.set_result([self._forecasts[place] for place in range(len(self._windows))])
+        self.missing -= 1
+        if not self.missing and not self.future.done():
+            self.future.set_result(None)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
             # Looked at here, for nobody may be left who would: a caller can be cancelled before it hears of it.
@@ -180,17 +252,26 @@ class _Request:
         return min(len(self._windows[place]), self._context_length)
 
 
-@dataclass(slots=True, eq=False)
 class _Row:
-    """One window on its way: its place in its request, and what is known of its forecast."""
+    """One window on its way: its place in its request, and how many of its steps are still to come."""
 
-    request: _Request
-    place: int
-    remaining: int
-    parts: list[Values] = field(default_factory=list)
+    __slots__ = ("place", "remaining", "request")
 
-    def forecast(self) -> Values:
-        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+    def __init__(self, request: _Request, place: int, remaining: int) -> None:
+        self.request = request
+        self.place = place
+        self.remaining = remaining
+
+    @property
+    def wanted(self) -> bool:
+        return self.remaining > 0 and not self.request.future.done()
+
+    def put(self, part: Values) -> None:
+        """Take the next steps, (steps, features), of the forecast."""
+        horizon, steps = self.request.horizon, len(part)
+        begin = horizon - self.remaining
+        self.request.forecasts[self.place, begin : begin + steps] = part
+        self.remaining -= steps
 
 
 class _Batch:
@@ -200,17 +281,25 @@ class _Batch:
     aside; they are dealt out to the rows when something changes.
     """
 
+    __slots__ = ("_due", "_state", "_steps", "_values", "rows")
+
     def __init__(self, rows: list[_Row]) -> None:
         self.rows = rows
         self._values = _stacked([row.request.window(row.place) for row in rows])
         self._state: Values | None = None
         self._steps: list[Values] = []
-        self._count_down()
+        self._due = min([row.remaining for row in rows])
 
     @property
     def due(self) -> bool:
         """Whether some row has all its steps."""
         return len(self._steps) >= self._due
+
+    @property
+    def length(self) -> int:
+        """The time steps that the next run covers, of each row."""
+        length: int = self._values.shape[1]
+        return length
 
     def run(self, model: Model) -> None:
         """Give every row its next step."""
@@ -227,56 +316,52 @@ class _Batch:
             return []
         block = self._steps[0][:, None] if len(self._steps) == 1 else np.stack(self._steps, axis=1)
         for row, part in zip(self.rows, block, strict=True):
-            row.parts.append(part)
-            row.remaining -= len(part)
+            row.put(part)
         self._steps = []
-        self._count_down()
+        self._due = min([row.remaining for row in self.rows])
         if np.isfinite(block).all():
             return []
         return [row for row, part in zip(self.rows, block, strict=True) if not np.isfinite(part).all()]
 
-    def keep(self, wanted: Callable[[_Row], bool]) -> None:
-        """Let the other rows go, and with them what was put aside for them."""
-        kept = [place for place, row in enumerate(self.rows) if wanted(row)]
+    def let_go(self) -> None:
+        """Let the rows go that are complete or not wanted any more, and with them what was put aside for them."""
+        kept = [place for place, row in enumerate(self.rows) if row.wanted]
         if len(kept) == len(self.rows):
             return
         self.rows = [self.rows[place] for place in kept]
+        if not kept:
+            return
         self._values = self._values[kept]
         self._steps = [step[kept] for step in self._steps]
         if self._state is not None:
             self._state = self._state[kept]
-        self._count_down()
+        self._due = min([row.remaining for row in self.rows])
 
-    @property
-    def length(self) -> int:
-        """The time steps that the next run covers, of each row."""
-        length: int = self._values.shape[1]
-        return length
-
-    def can_take(self, other: "_Batch", most_rows: int) -> bool:
-        """Whether the rows of another batch can advance in lockstep with these."""
-        return len(self.rows) + len(other.rows) <= most_rows and self.length == other.length
-
-    def take(self, other: "_Batch") -> None:
-        """Take over the rows of another batch; both must have dealt out their steps."""
+    def joined_by(self, other: "_Batch") -> "_Batch":
+        """The rows of both batches as one; both must have dealt out their steps."""
+        if not self.rows or not other.rows:
+            return self if self.rows else other
         self.rows = self.rows + other.rows
         self._values = np.concatenate((self._values, other._values))
         if self._state is not None and other._state is not None:
             self._state = np.concatenate((self._state, other._state))
-        self._count_down()
-
-    def _count_down(self) -> None:
-        self._due = min((row.remaining for row in self.rows), default=0)
+        self._due = min(self._due, other._due)
+        return self
 
 
 class _Lane:
     """The forecasts of one model."""
 
-    def __init__(self, model: Model, max_batch: int) -> None:
+    def __init__(self, model: Model, max_batch: int, inline_seconds: float) -> None:
         self.disturbed = False
         """Whether a request has failed or was cancelled since the last turn."""
         self._model = model
         self._max_batch = max_batch
+        self._max_prefilled = min(max_batch, _ROWS_PREFILLED)
+        self._max_under_way = max_batch if model.state_size else self._max_prefilled
+        self._inline_seconds = inline_seconds
+        self._live: set[_Request] = set()
+        self._deadline = math.inf
         self._waiting: dict[int, deque[_Request]] = {}
         self._decoding: deque[_Batch] = deque()
         self._prefilled_last = False
@@ -285,32 +370,86 @@ class _Lane:
     def busy(self) -> bool:
         return bool(self._waiting or self._decoding)
 
-    def admit(self, request: _Request) -> None:
+    @property
+    def windows_under_way(self) -> int:
+        return sum(request.missing for request in self._live if not request.future.done())
+
+    def welcome(self, request: _Request) -> None:
+        """Take a new request."""
+        self._live.add(request)
+        self._deadline = min(self._deadline, request.deadline)
+        self._admit(request)
+
+    def expire(self, now: float) -> int:
+        """Fail the requests whose time is up; return how many there were."""
+        if now < self._deadline:
+            return 0
+        late = [request for request in self._live if request.deadline <= now and not request.future.done()]
+        for request in late:
+            self._fail(request, DeadlineExceeded("the forecast was not complete in the time that the request had"))
+        self._deadline = min((request.deadline for request in self._live), default=math.inf)
+        return len(late)
+
+    def next_batch(self) -> _Batch | None:
+        """The batch whose turn it is, if there is any."""
+        if self.disturbed:
+            self._sweep()
+        self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding)
+        if not self._prefilled_last:
+            return self._next_decoded() if self._decoding else None
+        rows = self._next_rows()
+        try:
+            return _Batch(rows)
+        except Exception as error:
+            self._fail_rows(rows, error)
+            return None
+
+    def run_inline(self, batch: _Batch) -> bool:
+        """Run a batch at once, unless it is expected to take too long; return whether it was run."""
+        if self._model.pace.expect(len(batch.rows) * batch.length) > self._inline_seconds:
+            return False
+        try:
+            self.run(batch)
+        except Exception as error:
+            self.finish(batch, error)
+        else:
+            self.finish(batch, None)
+        return True
+
+    def run(self, batch: _Batch) -> None:
+        """Run a batch, and learn how long that takes. Touches nothing that the loop may touch meanwhile."""
+        steps = len(batch.rows) * batch.length
+        begin = perf_counter()
+        batch.run(self._model)
+        self._model.pace.learn(steps, perf_counter() - begin)
+
+    def finish(self, batch: _Batch, error: BaseException | None) -> None:
+        """Take a batch back from its run; a failure is that of its rows' requests alone."""
+        if error is None:
+            try:
+                if batch.due:
+                    self._settle(batch)
+            except Exception as failure:
+                error = failure
+        if error is not None:
+            self._fail_rows(batch.rows, error)
+        elif batch.rows:
+            self._decoding.append(batch)
+
+    def _admit(self, request: _Request) -> None:
         """Put a request in the queue of its next windows' length, if it has any and not too many under way."""
         length = request.next_length
-        if length is None or request.waiting or request.under_way >= self._max_batch or request.future.done():
+        if length is None or request.waiting or request.under_way >= self._max_under_way or request.future.done():
             return
         request.waiting = True
         self._waiting.setdefault(length, deque()).append(request)
 
-    def turn(self) -> None:
-        """Run one batch, if there is anything to run."""
-        if self.disturbed:
-            self._sweep()
-        self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding)
-        if self._prefilled_last:
-            rows = self._next_rows()
-            self._advance(rows, None)
-        elif self._decoding:
-            batch = self._next_batch()
-            if batch.rows:
-                self._advance(batch.rows, batch)
-
     def _sweep(self) -> None:
         """Let go of everything that belongs to requests which have been failed or cancelled."""
         self.disturbed = False
+        self._live = {request for request in self._live if not request.future.done()}
         for batch in self._decoding:
-            batch.keep(_is_wanted)
+            batch.let_go()
         self._decoding = deque(batch for batch in self._decoding if batch.rows)
         queues = {
             length: deque(request for request in queue if not request.future.done())
@@ -328,56 +467,58 @@ class _Lane:
         while queue and len(rows) < most:
             request = queue.popleft()
             request.waiting = False
-            rows += request.take(length, min(most - len(rows), self._max_batch - request.under_way))
+            rows += request.take(length, min(most - len(rows), self._max_under_way - request.under_way))
             served.append(request)
         if queue:
             self._waiting[length] = queue
         for request in served:
-            self.admit(request)
+            self._admit(request)
         return rows
 
-    def _next_batch(self) -> _Batch:
+    def _next_decoded(self) -> _Batch | None:
         """Take the batch whose turn it is, together with those behind it that it has room for."""
         batch = self._decoding.popleft()
-        while self._decoding and batch.can_take(self._decoding[0], self._most_rows(batch.length)):
-            other = self._decoding.popleft()
+        most = self._most_rows(batch.length)
+        while self._decoding:
+            other = self._decoding[0]
+            if batch.length != other.length or len(batch.rows) + len(other.rows) > most:
+                break
+            self._decoding.popleft()
             self._settle(batch)
             self._settle(other)
-            batch.take(other)
-        return batch
+            batch = batch.joined_by(other)
+        return batch if batch.rows else None
 
     def _most_rows(self, length: int) -> int:
         """How many rows of so many time steps run together."""
-        return max(1, min(self._max_batch, _STEPS_TOGETHER // length))
-
-    def _advance(self, rows: list[_Row], batch: _Batch | None) -> None:
-        """Run a batch, or a new one of the rows given; a failure is that of these rows' requests alone."""
-        try:
-            batch = batch or _Batch(rows)
-            batch.run(self._model)
-            if batch.due:
-                self._settle(batch)
-        except Exception as error:
-            for row in rows:
-                row.request.fail(error)
-            return
-        if batch.rows:
-            self._decoding.append(batch)
+        if length == 1:
+            return self._max_batch
+        rows = max(1, min(self._max_prefilled, _STEPS_PREFILLED // length))
+        while rows > _FEWEST_WORTH_SHARING and self._model.pace.expect(rows * length) > self._inline_seconds:
+            rows //= 2
+        return rows
 
     def _settle(self, batch: _Batch) -> None:
         """Deal out the steps put aside, answer what is complete, and make room for what waits behind it."""
         for row in batch.deal():
-            row.request.fail(ForecastOutOfRange([Fault(f"/windows/{row.place}", NOT_FINITE)]))
-        complete = [row for row in batch.rows if not row.remaining]
-        for row in complete:
-            row.request.deliver(row.place, row.forecast())
-        batch.keep(_is_wanted)
-        for row in complete:
-            self.admit(row.request)
+            self._fail(row.request, ForecastOutOfRange([Fault(f"/windows/{row.place}", NOT_FINITE)]))
+        complete = [row.request for row in batch.rows if not row.remaining]
+        batch.let_go()
+        for request in complete:
+            request.complete_one()
+            if request.missing:
+                self._admit(request)
+            else:
+                self._live.discard(request)
 
+    def _fail_rows(self, rows: Sequence[_Row], error: BaseException) -> None:
+        for row in rows:
+            self._fail(row.request, error)
 
-def _is_wanted(row: _Row) -> bool:
-    return row.remaining > 0 and not row.request.future.done()
+    def _fail(self, request: _Request, error: BaseException) -> None:
+        request.fail(error)
+        self._live.discard(request)
+        self.disturbed = True
 
 
 def _stacked(windows: Sequence[Values]) -> Values:

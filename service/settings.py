@@ -44,7 +44,13 @@ class Settings(BaseSettings):
     max_windows: int = Field(default=1024, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
     max_horizon: int = Field(default=1000, ge=1, le=100_000, description="Most steps forecast ahead.")
-    max_batch: int = Field(default=16, ge=1, le=4096, description="Most sequences that the model runs at once.")
+    max_batch: int = Field(default=128, ge=1, le=4096, description="Most sequences that the model runs at once.")
+    request_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a forecast may take; a request may ask for less with X-Request-Timeout-Ms.",
+    )
     refresh_seconds: float = Field(
         default=2.0, ge=0, allow_inf_nan=False, description="How often the folder is looked through; 0 = never."
     )

@@ -4,13 +4,18 @@ The rules that the engine and the scheduler share: of a long window the end coun
 forecast as its next observation.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float32]
 
 
-def end_of(window: Values, context_length: int) -> Values:
+Steps = TypeVar("Steps", Values, list[float] | list[list[float]])
+
+
+def end_of(window: Steps, context_length: int) -> Steps:
     """Return the last `context_length` steps of a window, time on axis 0; a shorter one is returned whole."""
     return window[-context_length:]
 

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 Result = TypeVar("Result")
 
 
-async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
-    """The outcome of `work`, which is cancelled when the client of `request` hangs up. The body must have been read.
+async def while_connected(receive: Receive, work: Awaitable[Result]) -> Result:
+    """The outcome of `work`, which is cancelled when the client hangs up. The body must have been received.
 
     Raises:
         ClientDisconnect: the client has hung up.
@@ -18,7 +19,7 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
     """
     working = asyncio.ensure_future(work)
     # Nothing follows the body but the message that the connection is closed.
-    watching = asyncio.ensure_future(request.receive())
+    watching = asyncio.ensure_future(receive())
     try:
         await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

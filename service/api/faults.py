@@ -38,6 +38,8 @@ DEEPEST_NESTING: Final = 200
 # Of whole numbers, for the parser reads those in full; a number with a fraction may have any.
 _MOST_DIGITS: Final = 4300
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# Bytes from which on a body may hold so many lists that the collector of cycles would run because of it.
+_WORTH_NO_COLLECTION: Final = 16_384
 # How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>.
 _LABEL_AT: Final = {"window": 1, "windows": 2, "origin": 1}
 
@@ -77,6 +79,8 @@ def parse(schema: TypeAdapter[Body], body: bytes) -> Body:
         UnreadableBody: it is not JSON, or nests too deep; the message gives line and column where there are such.
         InvalidRequest: it is JSON, but not such as `schema` describes; the first 20 faults are told.
     """
+    if len(body) < _WORTH_NO_COLLECTION:
+        return _parse(schema, body)
     with _collector_at_rest():
         return _parse(schema, body)
 

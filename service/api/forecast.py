@@ -1,25 +1,28 @@
 """The native protocol: one-step and multi-step forecasts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 import orjson
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
-from service.api.body import read_json_body
+from service.api.body import read_body
 from service.api.connection import while_connected
 from service.api.faults import parse
+from service.api.headers import read_headers
 from service.api.openapi import describe_answer, describe_body, describe_errors
 from service.api.origins import timestamps_for
 from service.api.problems import (
     BODY_TOO_LARGE,
+    DEADLINE_EXCEEDED,
     FORECAST_OUT_OF_RANGE,
     INTERNAL_ERROR,
+    INVALID_HEADER,
     INVALID_REQUEST,
     NOT_FOUND,
     NOT_READY,
@@ -27,8 +30,9 @@ from service.api.problems import (
     UNSUPPORTED_MEDIA_TYPE,
 )
 from service.api.route import DirectRoute
-from service.api.state import Service, service_of
-from service.api.windows import Windows, windows_for
+from service.api.shortcut import Answer
+from service.api.state import Service
+from service.api.windows import windows_for
 from service.errors import Fault, ForecastOutOfRange, ShuttingDown
 from service.registry import ServedModel
 from service.schemas import ForecastAnswer, ForecastRequest, MultiStepRequest
@@ -42,6 +46,7 @@ _WORTH_WATCHING: Final = 256
 
 _ERRORS: Final = describe_errors(
     UNREADABLE_BODY,
+    INVALID_HEADER,
     NOT_FOUND,
     BODY_TOO_LARGE,
     UNSUPPORTED_MEDIA_TYPE,
@@ -49,6 +54,7 @@ _ERRORS: Final = describe_errors(
     FORECAST_OUT_OF_RANGE,
     INTERNAL_ERROR,
     NOT_READY,
+    DEADLINE_EXCEEDED,
 )
 
 router = APIRouter(tags=["forecasts"], route_class=DirectRoute)
@@ -70,7 +76,7 @@ async def forecast(request: Request) -> Response:
     Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts.
     With an `origin` the answer has timestamps.
     """
-    return await _answer(request, _ONE_STEP)
+    return Response(await _answer_one_step(request.scope, request.receive), media_type="application/json")
 
 
 @router.post(
@@ -89,28 +95,45 @@ async def forecast_multi_step(request: Request) -> Response:
     The forecast is iterative: each step is fed back as the next observation. The body is that of `POST /forecast`, with
     `horizon`.
     """
-    return await _answer(request, _MULTI_STEP)
+    return Response(await _answer_multi_step(request.scope, request.receive), media_type="application/json")
 
 
-async def _answer(request: Request, schema: TypeAdapter[Any]) -> Response:
-    service = service_of(request)
-    question: ForecastRequest = parse(schema, await read_json_body(request, service.settings.max_body_bytes))
+async def _answer_one_step(scope: Scope, receive: Receive) -> bytes:
+    return await _answer(scope, receive, _ONE_STEP)
+
+
+async def _answer_multi_step(scope: Scope, receive: Receive) -> bytes:
+    return await _answer(scope, receive, _MULTI_STEP)
+
+
+ANSWERS: Final[Mapping[str, Answer]] = {"/forecast": _answer_one_step, "/forecast/multi-step": _answer_multi_step}
+"""The answers by path, for whoever goes there directly."""
+
+
+async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> bytes:
+    """Answer a request for a forecast, whose body is yet to be received, with the body of a 200.
+
+    Raises:
+        LeadtimeError: the request cannot be answered; `service.api.problems` says what each becomes.
+        ClientDisconnect: the client has hung up.
+    """
+    service: Service = scope["state"]["service"]
+    settings = service.settings
+    seconds = read_headers(scope["headers"], settings)
+    question: ForecastRequest = parse(schema, await read_body(receive, settings.max_body_bytes))
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
-    model = service.registry.find(question.model or service.settings.default_model, question.version)
-    windows = windows_for(question, model.engine.metadata, horizon, service.settings)
-    times = await timestamps_for(question, len(windows.arrays), horizon, model.engine.metadata.frequency)
-    forecasts = await _forecasts(request, service, question, model, windows, horizon)
-    return Response(_encode(model, horizon, forecasts, windows.as_rows, times), media_type="application/json")
-
-
-async def _forecasts(
-    request: Request, service: Service, question: ForecastRequest, model: ServedModel, windows: Windows, horizon: int
-) -> list[Values]:
-    work = service.scheduler.forecast(model.engine, windows.arrays, horizon)
+    model = service.registry.find(question.model or settings.default_model, question.version)
+    metadata = model.engine.metadata
+    windows = windows_for(question, metadata, horizon, settings)
+    times = None
+    if question.origin is not None or question.frequency is not None:
+        times = await timestamps_for(question, len(windows.arrays), horizon, metadata.frequency)
+    work = service.scheduler.forecast(model.engine, windows.arrays, horizon, seconds=seconds)
     try:
         if len(windows.arrays) * horizon < _WORTH_WATCHING:
-            return await work
-        return await while_connected(request, work)
+            forecasts = await work
+        else:
+            forecasts = await while_connected(receive, work)
     except asyncio.CancelledError:
         # The server cancels what outlasts the drain; its client is still there and hears why.
         if not service.draining:
@@ -120,19 +143,19 @@ async def _forecasts(
         if question.window is None:
             raise
         raise ForecastOutOfRange([Fault("/window", fault.message) for fault in error.faults]) from None
+    return _encode(model, horizon, forecasts, windows.as_rows, times)
 
 
 def _encode(
     model: ServedModel,
     horizon: int,
-    forecasts: Sequence[Values],
+    forecasts: Values,
     as_rows: Sequence[bool],
     times: Sequence[Sequence[str]] | None,
 ) -> bytes:
     """The answer as JSON, written once; 32-bit floats become their shortest decimal that reads back the same."""
     entries: list[dict[str, object]] = [
-        {"values": np.ascontiguousarray(values if rows else values.reshape(-1))}
-        for values, rows in zip(forecasts, as_rows, strict=True)
+        {"values": values if rows else values.reshape(-1)} for values, rows in zip(forecasts, as_rows, strict=True)
     ]
     if times is not None:
         for entry, timestamps in zip(entries, times, strict=True):

@@ -13,8 +13,10 @@ from starlette.responses import Response
 
 from service.errors import (
     BodyTooLarge,
+    DeadlineExceeded,
     Fault,
     ForecastOutOfRange,
+    InvalidHeader,
     InvalidRequest,
     LeadtimeError,
     NotFound,
@@ -54,6 +56,13 @@ UNREADABLE_BODY: Final = Kind(
     400,
     "The body is empty, is not a JSON document in UTF-8, or nests too deep. The detail says which, and where.",
     "the body is not JSON: EOF while parsing a list at line 1 column 16",
+)
+INVALID_HEADER: Final = Kind(
+    "invalid-header",
+    "A header cannot be used",
+    400,
+    "A header of the request holds something that it cannot hold. The detail names it and says what it may hold.",
+    "the header X-Request-Timeout-Ms must be a whole number of milliseconds, 1 or more, in at most 9 digits",
 )
 NOT_FOUND: Final = Kind(
     "not-found",
@@ -113,11 +122,20 @@ NOT_READY: Final = Kind(
     "The service is stopping, or has no model to answer from. Send requests elsewhere, or again a little later.",
     "the service is stopping",
 )
+DEADLINE_EXCEEDED: Final = Kind(
+    "deadline-exceeded",
+    "The time is up",
+    504,
+    "The forecast was not complete within the time that the request had: X-Request-Timeout-Ms, at most "
+    "LEADTIME_REQUEST_SECONDS. Ask for fewer windows or steps, give it more time, or send it again when less is asked.",
+    "the forecast was not complete in the time that the request had",
+)
 
 KINDS: Final = {
     kind.name: kind
     for kind in (
         UNREADABLE_BODY,
+        INVALID_HEADER,
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
         BODY_TOO_LARGE,
@@ -126,17 +144,20 @@ KINDS: Final = {
         FORECAST_OUT_OF_RANGE,
         INTERNAL_ERROR,
         NOT_READY,
+        DEADLINE_EXCEEDED,
     )
 }
 
 _BY_ERROR: Final[Mapping[type, Kind]] = {
     UnreadableBody: UNREADABLE_BODY,
+    InvalidHeader: INVALID_HEADER,
     BodyTooLarge: BODY_TOO_LARGE,
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: INVALID_REQUEST,
     ForecastOutOfRange: FORECAST_OUT_OF_RANGE,
     NotFound: NOT_FOUND,
     ShuttingDown: NOT_READY,
+    DeadlineExceeded: DEADLINE_EXCEEDED,
 }
 _BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
@@ -144,8 +165,8 @@ _BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 def install(application: FastAPI) -> None:
     """Let every error of `application` become a problem document."""
     application.add_exception_handler(LeadtimeError, _answer_error)
+    application.add_exception_handler(ClientDisconnect, _answer_error)
     application.add_exception_handler(HTTPException, _answer_http_error)
-    application.add_exception_handler(ClientDisconnect, _answer_nobody)
     application.add_exception_handler(Exception, _answer_failure)
 
 
@@ -165,13 +186,25 @@ def example(kind: Kind) -> dict[str, Any]:
     return _document(kind, kind.detail, [kind.fault] if kind.fault is not None else [])
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
+def answer_to(error: LeadtimeError | ClientDisconnect) -> Response:
+    """The response that tells a client of an error.
+
+    Raises:
+        LeadtimeError: the error itself, where it is none that a client is told of.
+    """
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # what is answered goes nowhere
     kind = next((_BY_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _BY_ERROR), None)
     if kind is None:
         raise error
     if isinstance(error, InvalidRequest):
         return problem(kind, _summary(error), faults=error.faults[:FAULTS_AT_MOST])
     return problem(kind, str(error), headers={"Retry-After": "1"} if kind is NOT_READY else None)
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LeadtimeError | ClientDisconnect)
+    return answer_to(error)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
@@ -187,11 +220,6 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     document = {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": phrase}
     return _response(document, error.status_code, error.headers)
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    # The client has hung up; what is answered goes nowhere.
-    return Response(status_code=400)
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:

@@ -36,17 +36,33 @@ def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, sett
         InvalidRequest: a limit is passed, a row has not the model's number of features, or a window is too short.
     """
     raw = [request.window] if request.window is not None else request.windows or []
-    features = len(metadata.features)
-    faults = list(_limits_passed(len(raw), horizon, features, settings))
-    if not faults:
+    features, context = len(metadata.features), metadata.context_length
+    if not _within_limits(len(raw), horizon, features, settings):
+        raise InvalidRequest(list(_limits_passed(len(raw), horizon, features, settings)))
+    shortest, longest = metadata.minimum_window, settings.max_window_length
+    if not all(shortest <= len(window) <= longest and _fits(window, features) for window in raw):
         told = (fault for place, window in _placed(request, raw) for fault in _check(place, window, metadata, settings))
-        faults = list(islice(told, FAULTS_AT_MOST))
-    if faults:
-        raise InvalidRequest(faults)
+        raise InvalidRequest(list(islice(told, FAULTS_AT_MOST)))
     return Windows(
-        arrays=[end_of(_array(window, features), metadata.context_length) for window in raw],
+        # Of a long window only the end is turned into an array.
+        arrays=[np.array(end_of(window, context), np.float32).reshape(-1, features) for window in raw],
         as_rows=[isinstance(window[0], list) for window in raw],
     )
+
+
+def _within_limits(windows: int, horizon: int, features: int, settings: Settings) -> bool:
+    return (
+        windows <= settings.max_windows
+        and horizon <= settings.max_horizon
+        and windows * horizon * features <= LARGEST_ANSWER
+    )
+
+
+def _fits(window: RawWindow, features: int) -> bool:
+    """Whether every step of a window has as many numbers as the model has features."""
+    if not isinstance(window[0], list):
+        return features == 1
+    return all(isinstance(row, list) and len(row) == features for row in window)
 
 
 def _limits_passed(windows: int, horizon: int, features: int, settings: Settings) -> Iterator[Fault]:
@@ -93,10 +109,6 @@ def _check_features(place: str, window: RawWindow, features: Sequence[str]) -> I
         if isinstance(row, list) and len(row) != wanted:
             yield Fault(f"{place}/{index}", f"has {_count(len(row), 'number')}, but this model has {_named(features)}")
             return
-
-
-def _array(window: RawWindow, features: int) -> Values:
-    return np.asarray(window, dtype=np.float32).reshape(-1, features)
 
 
 def _count(number: int, noun: str) -> str:

@@ -62,6 +62,20 @@ REQUESTS = [
         headers={"content-type": "text/plain"},
     ),
     Bad("a compressed body", b"\x1f\x8b", "must not be compressed", status=415, headers={"content-encoding": "gzip"}),
+    Bad(
+        "a timeout that is no number",
+        '{"window": [1, 2]}',
+        "X-Request-Timeout-Ms must be a whole number of milliseconds",
+        status=400,
+        headers={"x-request-timeout-ms": "1s"},
+    ),
+    Bad(
+        "a timeout of nothing",
+        '{"window": [1, 2]}',
+        "X-Request-Timeout-Ms must be a whole number of milliseconds",
+        status=400,
+        headers={"x-request-timeout-ms": "0"},
+    ),
     Bad("too many bytes", '{"window": [' + "1," * 20_000 + "1]}", "more than 20000 bytes", status=413),
     # not a request
     Bad("a list", "[1, 2, 3]", "must be a JSON object", ""),

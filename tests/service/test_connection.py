@@ -3,18 +3,18 @@
 import asyncio
 
 import pytest
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive
 
 from service.api.connection import while_connected
 
 
-def a_request(hung_up: asyncio.Event) -> Request:
+def a_client(hung_up: asyncio.Event) -> Receive:
     async def receive() -> Message:
         await hung_up.wait()
         return {"type": "http.disconnect"}
 
-    return Request({"type": "http", "headers": []}, receive)
+    return receive
 
 
 def test_work_is_cancelled_when_the_client_hangs_up() -> None:
@@ -29,7 +29,7 @@ def test_work_is_cancelled_when_the_client_hangs_up() -> None:
                 cancelled.set()
 
         with pytest.raises(ClientDisconnect):
-            await while_connected(a_request(hung_up), work())
+            await while_connected(a_client(hung_up), work())
         await cancelled.wait()
 
     asyncio.run(scenario())
@@ -40,7 +40,7 @@ def test_the_outcome_of_work_is_given_while_the_client_waits() -> None:
         async def work() -> int:
             return 5
 
-        assert await while_connected(a_request(asyncio.Event()), work()) == 5
+        assert await while_connected(a_client(asyncio.Event()), work()) == 5
 
     asyncio.run(scenario())
 
@@ -51,7 +51,7 @@ def test_a_failure_of_work_is_passed_on() -> None:
             raise LookupError("no")
 
         with pytest.raises(LookupError, match="no"):
-            await while_connected(a_request(asyncio.Event()), work())
+            await while_connected(a_client(asyncio.Event()), work())
 
     asyncio.run(scenario())
 
@@ -67,7 +67,7 @@ def test_work_is_cancelled_with_the_request() -> None:
             finally:
                 cancelled.set()
 
-        waiting = asyncio.create_task(while_connected(a_request(asyncio.Event()), work()))
+        waiting = asyncio.create_task(while_connected(a_client(asyncio.Event()), work()))
         await begun.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

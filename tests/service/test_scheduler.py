@@ -5,6 +5,8 @@ Fairness is counted in runs of the model, never in time.
 
 import asyncio
 import gc
+import math
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -15,16 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine import Engine
-from service.errors import ArtifactError, ForecastOutOfRange, ShuttingDown
+from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, ShuttingDown
+from service.pace import Pace
 from service.scheduler import Model, Scheduler
 from service.window import Values
 from tests.artifacts import Kind, write_artifact
 
 CONTEXT = 8
+ALWAYS_INLINE = math.inf
+ALWAYS_ON_A_THREAD = 0.0
 LARGEST = float(np.finfo(np.float32).max)
 KINDS: list[Kind] = ["drift", "lstm", "mean", "bidirectional"]
 Engines = dict[tuple[Kind, int], Engine]
-Outcome = list[Values] | BaseException
+Outcome = Values | BaseException
 Answer = TypeVar("Answer")
 
 
@@ -36,6 +41,7 @@ class Recorder:
         self.minimum_window = model.minimum_window
         self.features = model.features
         self.state_size = model.state_size
+        self.pace = Pace()
         self.shapes: list[tuple[int, ...]] = []
         self._model = model
         self._failing_length = failing_length
@@ -51,6 +57,22 @@ class Recorder:
         if values.shape[1] == self._failing_length:
             raise ArtifactError("its graph fails")
         return self._model.run(values, state)
+
+
+class Held(Recorder):
+    """A model whose first run waits until it is released."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.is_held = threading.Event()
+        self.release = threading.Event()
+        self.threads: set[str] = set()
+
+    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
+        self.threads.add(threading.current_thread().name)
+        self.is_held.set()
+        assert self.release.wait(30)
+        return super().run(values, state)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +97,11 @@ def line(length: int = 4, start: float = 1.0) -> Values:
     return np.arange(start, start + length, dtype=np.float32)[:, None]
 
 
+def inline(max_batch: int = 16) -> Scheduler:
+    """A scheduler whose turns can be counted, for it never leaves the loop."""
+    return Scheduler(max_batch=max_batch, inline_seconds=ALWAYS_INLINE)
+
+
 def run(work: Callable[[], Awaitable[Answer]]) -> Answer:
     """Run `work` on an event loop in debug mode, which complains of what nobody awaited."""
 
@@ -95,7 +122,7 @@ async def some_turns() -> None:
         await asyncio.sleep(0)
 
 
-def agree(found: Sequence[Values], expected: Sequence[Values]) -> None:
+def agree(found: Values, expected: Sequence[Values]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
@@ -114,11 +141,18 @@ def requests(draw: st.DrawFn) -> list[tuple[list[int], int, int]]:
     kind=st.sampled_from(KINDS),
     features=st.sampled_from([1, 2]),
     max_batch=st.integers(1, 5),
+    inline_seconds=st.sampled_from([ALWAYS_ON_A_THREAD, ALWAYS_INLINE]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80)
+@settings(max_examples=120)
 def test_any_mix_of_requests_gives_what_each_window_gives_alone(
-    engines: Engines, asked: list[tuple[list[int], int, int]], kind: Kind, features: int, max_batch: int, seed: int
+    engines: Engines,
+    asked: list[tuple[list[int], int, int]],
+    kind: Kind,
+    features: int,
+    max_batch: int,
+    inline_seconds: float,
+    seed: int,
 ) -> None:
     engine = engines[kind, features]
     model = Recorder(engine)
@@ -128,10 +162,10 @@ def test_any_mix_of_requests_gives_what_each_window_gives_alone(
         for lengths, _, _ in asked
     ]
 
-    async def work() -> list[list[Values]]:
-        scheduler = Scheduler(max_batch=max_batch)
+    async def work() -> list[Values]:
+        scheduler = Scheduler(max_batch=max_batch, inline_seconds=inline_seconds)
 
-        async def request(place: int) -> list[Values]:
+        async def request(place: int) -> Values:
             _, horizon, turns = asked[place]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -153,22 +187,24 @@ def test_any_mix_of_requests_gives_what_each_window_gives_alone(
     leaving=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 25)), max_size=4),
     kind=st.sampled_from(KINDS),
     max_batch=st.integers(1, 5),
+    inline_seconds=st.sampled_from([ALWAYS_ON_A_THREAD, ALWAYS_INLINE]),
 )
-@settings(max_examples=60)
+@settings(max_examples=100)
 def test_requests_that_leave_change_nothing_for_those_that_stay(
     engines: Engines,
     asked: list[tuple[list[int], int, int]],
     leaving: list[tuple[int, int]],
     kind: Kind,
     max_batch: int,
+    inline_seconds: float,
 ) -> None:
     engine = engines[kind, 1]
     windows = [[line(length, place) for length in lengths] for place, (lengths, _, _) in enumerate(asked)]
 
     async def work() -> list[Outcome]:
-        scheduler = Scheduler(max_batch=max_batch)
+        scheduler = Scheduler(max_batch=max_batch, inline_seconds=inline_seconds)
 
-        async def request(place: int) -> list[Values]:
+        async def request(place: int) -> Values:
             _, horizon, turns = asked[place]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -212,7 +248,7 @@ def test_requests_that_leave_the_range_fail_and_change_nothing_for_the_others(
     engine = engines["drift", 1]
 
     async def work() -> list[Outcome]:
-        scheduler = Scheduler(max_batch=max_batch)
+        scheduler = inline(max_batch=max_batch)
         calls = [
             scheduler.forecast(
                 engine, [line(2 + place % 2, 0.0) * slope for place, slope in enumerate(slopes)], horizon
@@ -235,8 +271,8 @@ def test_requests_that_leave_the_range_fail_and_change_nothing_for_the_others(
 
 
 def test_forecasts_come_back_in_the_order_of_their_windows(model: Recorder) -> None:
-    async def work() -> list[Values]:
-        return await Scheduler(max_batch=2).forecast(model, [line(5), line(2), line(4), line(2, start=7)], 2)
+    async def work() -> Values:
+        return await inline(max_batch=2).forecast(model, [line(5), line(2), line(4), line(2, start=7)], 2)
 
     assert [forecast.ravel().tolist() for forecast in run(work)] == [[6, 7], [3, 4], [5, 6], [9, 10]]
 
@@ -244,24 +280,24 @@ def test_forecasts_come_back_in_the_order_of_their_windows(model: Recorder) -> N
 def test_of_a_window_longer_than_the_context_the_end_counts(model: Recorder) -> None:
     window = np.concatenate([np.full((5, 1), 1000, np.float32), line(CONTEXT)])
 
-    async def work() -> list[Values]:
-        return await Scheduler().forecast(model, [window], 1)
+    async def work() -> Values:
+        return await inline().forecast(model, [window], 1)
 
     assert run(work)[0].item() == CONTEXT + 1
     assert model.shapes == [(1, CONTEXT, 1)]
 
 
 def test_no_windows_have_no_forecasts_and_cost_no_run(model: Recorder) -> None:
-    async def work() -> list[Values]:
-        return await Scheduler().forecast(model, [], 3)
+    async def work() -> Values:
+        return await inline().forecast(model, [], 3)
 
-    assert run(work) == []
+    assert run(work).shape == (0, 3, 1)
     assert model.runs == 0
 
 
 def test_requests_that_come_together_share_their_runs(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler(max_batch=16)
+        scheduler = inline(max_batch=16)
         await asyncio.gather(*(scheduler.forecast(model, [line()], 24) for _ in range(16)))
 
     run(work)
@@ -270,7 +306,7 @@ def test_requests_that_come_together_share_their_runs(model: Recorder) -> None:
 
 def test_windows_of_different_lengths_decode_together_once_they_are_prefilled(model: Recorder) -> None:
     async def work() -> None:
-        await Scheduler().forecast(model, [line(3), line(5), line(3)], 10)
+        await inline().forecast(model, [line(3), line(5), line(3)], 10)
 
     run(work)
     assert model.shapes[:2] == [(2, 3, 1), (2, 1, 1)]
@@ -282,7 +318,7 @@ def test_windows_that_are_slid_are_run_together_where_their_lengths_are_equal(en
     model = Recorder(engines["mean", 1])
 
     async def work() -> None:
-        await Scheduler().forecast(model, [line(CONTEXT), line(CONTEXT + 3), line(CONTEXT)], 5)
+        await inline().forecast(model, [line(CONTEXT), line(CONTEXT + 3), line(CONTEXT)], 5)
 
     run(work)
     assert model.shapes == [(3, CONTEXT, 1)] * 5
@@ -298,8 +334,8 @@ def test_of_long_windows_fewer_run_together_so_that_the_loop_is_never_held_up_fo
     engine = Engine.open(write_artifact(tmp_path / "model.onnx", kind, context_length=length))
     model = Recorder(engine)
 
-    async def work() -> list[Values]:
-        return await Scheduler(max_batch=16).forecast(model, [line(length, start=place) for place in range(18)], 3)
+    async def work() -> Values:
+        return await inline(max_batch=16).forecast(model, [line(length, start=place) for place in range(18)], 3)
 
     answer = run(work)
     assert len(answer) == 18
@@ -312,7 +348,7 @@ def test_of_long_windows_fewer_run_together_so_that_the_loop_is_never_held_up_fo
 @pytest.mark.parametrize("windows", [1, 16, 17, 1000])
 def test_a_one_step_forecast_beside_a_long_one_waits_for_a_few_runs(model: Recorder, windows: int) -> None:
     async def work() -> int:
-        scheduler = Scheduler(max_batch=16)
+        scheduler = inline(max_batch=16)
         long = asyncio.create_task(scheduler.forecast(model, [line()] * windows, 1000))
         await after_runs(model, 50)
         before = model.runs
@@ -327,7 +363,7 @@ def test_a_one_step_forecast_beside_a_long_one_waits_for_a_few_runs(model: Recor
 
 def test_a_request_of_many_one_step_windows_lets_others_in(model: Recorder) -> None:
     async def work() -> int:
-        scheduler = Scheduler(max_batch=16)
+        scheduler = inline(max_batch=16)
         many = asyncio.create_task(scheduler.forecast(model, [line()] * 1000, 1))
         await after_runs(model, 3)
         before = model.runs
@@ -341,7 +377,7 @@ def test_a_request_of_many_one_step_windows_lets_others_in(model: Recorder) -> N
 
 def test_windows_of_many_lengths_take_turns_with_a_window_of_one(model: Recorder) -> None:
     async def work() -> int:
-        scheduler = Scheduler(max_batch=4)
+        scheduler = inline(max_batch=4)
         many = asyncio.create_task(scheduler.forecast(model, [line(2 + place % 6) for place in range(300)], 1))
         await after_runs(model, 3)
         before = model.runs
@@ -355,7 +391,7 @@ def test_windows_of_many_lengths_take_turns_with_a_window_of_one(model: Recorder
 
 def test_a_rush_of_windows_of_one_length_does_not_keep_another_length_out(model: Recorder) -> None:
     async def work() -> int:
-        scheduler = Scheduler(max_batch=4)
+        scheduler = inline(max_batch=4)
 
         async def client() -> None:
             while True:
@@ -376,7 +412,7 @@ def test_a_rush_of_windows_of_one_length_does_not_keep_another_length_out(model:
 
 def test_a_day_ahead_beside_a_request_of_a_thousand_windows_gets_half_of_the_runs(model: Recorder) -> None:
     async def work() -> int:
-        scheduler = Scheduler(max_batch=16)
+        scheduler = inline(max_batch=16)
         many = asyncio.create_task(scheduler.forecast(model, [line()] * 1000, 1000))
         await after_runs(model, 20)
         before = model.runs
@@ -393,7 +429,7 @@ def test_models_take_turns(engines: Engines) -> None:
     busy, other = Recorder(engines["lstm", 1]), Recorder(engines["drift", 1])
 
     async def work() -> int:
-        scheduler = Scheduler()
+        scheduler = inline()
         long = asyncio.create_task(scheduler.forecast(busy, [line()], 1000))
         await after_runs(busy, 5)
         before = busy.runs
@@ -409,7 +445,7 @@ def test_models_take_turns(engines: Engines) -> None:
 
 def test_a_cancelled_request_gives_its_rows_up(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         gone = asyncio.create_task(scheduler.forecast(model, [line()] * 3, 1000))
         stays = asyncio.create_task(scheduler.forecast(model, [line()], 50))
         await after_runs(model, 10)
@@ -425,7 +461,7 @@ def test_a_cancelled_request_gives_its_rows_up(model: Recorder) -> None:
 
 def test_when_all_are_cancelled_nothing_runs_any_more(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler(max_batch=2)
+        scheduler = inline(max_batch=2)
         gone = [asyncio.create_task(scheduler.forecast(model, [line(), line(5)] * 9, 1000)) for _ in range(3)]
         await after_runs(model, 10)
         for task in gone:
@@ -441,7 +477,7 @@ def test_when_all_are_cancelled_nothing_runs_any_more(model: Recorder) -> None:
 
 def test_a_request_cancelled_before_its_first_run_costs_one_at_most(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         gone = asyncio.create_task(scheduler.forecast(model, [line()], 10))
         await asyncio.sleep(0)
         gone.cancel()
@@ -459,7 +495,7 @@ def test_a_failure_that_nobody_waits_for_any_more_is_not_complained_of(engines: 
 
     async def work() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        scheduler = Scheduler()
+        scheduler = inline()
         task = asyncio.create_task(scheduler.forecast(model, [line(4)], 1))
         await after_runs(model, 1)
         task.cancel()
@@ -476,7 +512,7 @@ def test_a_forecast_out_of_range_names_its_window_and_spares_the_others(model: R
     huge = np.array([[-3e38], [3e38]], np.float32)
 
     async def work() -> tuple[Outcome, Outcome]:
-        scheduler = Scheduler()
+        scheduler = inline()
         return await asyncio.gather(
             scheduler.forecast(model, [line(2), huge, line(2)], 5),
             scheduler.forecast(model, [line(2)], 5),
@@ -495,7 +531,7 @@ def test_a_forecast_that_leaves_the_range_late_is_found_too(model: Recorder) -> 
     steep = np.array([[0], [1e38]], np.float32)
 
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         with pytest.raises(ForecastOutOfRange):
             await scheduler.forecast(model, [steep], 30)
         assert (await scheduler.forecast(model, [steep], 2))[0].ravel().tolist() == pytest.approx([2e38, 3e38])
@@ -506,8 +542,8 @@ def test_a_forecast_that_leaves_the_range_late_is_found_too(model: Recorder) -> 
 def test_a_failing_run_fails_the_requests_of_its_batch_alone(engines: Engines) -> None:
     model = Recorder(engines["drift", 1], failing_length=5)
 
-    async def work() -> tuple[tuple[Outcome, Outcome, Outcome], list[Values]]:
-        scheduler = Scheduler()
+    async def work() -> tuple[tuple[Outcome, Outcome, Outcome], Values]:
+        scheduler = inline()
         together = await asyncio.gather(
             scheduler.forecast(model, [line(4), line(5)], 3),
             scheduler.forecast(model, [line(5)], 3),
@@ -528,7 +564,7 @@ def test_windows_that_cannot_be_put_together_fail_their_request_alone(model: Rec
     """Callers check windows; one that does not must not stop the others."""
 
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         with pytest.raises(ValueError, match="same shape"):
             await scheduler.forecast(model, [line(), np.ones((4, 2), np.float32)], 1)
         assert len(await scheduler.forecast(model, [line()], 1)) == 1
@@ -539,7 +575,7 @@ def test_windows_that_cannot_be_put_together_fail_their_request_alone(model: Rec
 
 def test_nothing_runs_while_nothing_is_asked(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         await scheduler.forecast(model, [line()], 3)
         await some_turns()
         assert model.runs == 3
@@ -549,7 +585,7 @@ def test_nothing_runs_while_nothing_is_asked(model: Recorder) -> None:
 
 def test_closing_finishes_what_has_begun_and_refuses_what_comes_after(model: Recorder) -> None:
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         begun = asyncio.create_task(scheduler.forecast(model, [line()], 100))
         await after_runs(model, 5)
         closing = asyncio.create_task(scheduler.close())
@@ -565,7 +601,7 @@ def test_closing_finishes_what_has_begun_and_refuses_what_comes_after(model: Rec
 
 def test_an_idle_scheduler_closes_at_once() -> None:
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = inline()
         await scheduler.close()
         await scheduler.close()
 
@@ -575,7 +611,109 @@ def test_an_idle_scheduler_closes_at_once() -> None:
 def test_answers_share_no_memory_with_the_windows_asked(model: Recorder) -> None:
     window = line()
 
-    async def work() -> list[Values]:
-        return await Scheduler().forecast(model, [window], 3)
+    async def work() -> Values:
+        return await inline().forecast(model, [window], 3)
 
     assert not np.shares_memory(run(work)[0], window)
+
+
+def test_while_a_long_run_is_on_the_thread_the_loop_answers_others(engines: Engines) -> None:
+    quick, slow = Recorder(engines["drift", 1]), Held(engines["lstm", 1])
+    slow.pace.learn(4, 10.0)
+
+    async def work() -> None:
+        scheduler = Scheduler()
+        held = asyncio.create_task(scheduler.forecast(slow, [line()], 1))
+        while not slow.is_held.is_set():
+            await asyncio.sleep(0)
+        await asyncio.gather(*(scheduler.forecast(quick, [line()], 5) for _ in range(3)))
+        assert not held.done()
+        assert scheduler.windows_under_way == 1
+        late = asyncio.create_task(scheduler.forecast(slow, [line()], 1))
+        slow.release.set()
+        agree(await held, [engines["lstm", 1].forecast(line()[None], 1)[0]])
+        assert (await late).shape == (1, 1, 1)
+        await scheduler.close()
+
+    run(work)
+
+
+def test_a_model_that_was_once_held_up_comes_back_to_the_loop(model: Recorder) -> None:
+    model.pace.learn(4, 10.0)
+
+    async def work() -> None:
+        scheduler = Scheduler(inline_seconds=5.0)
+        await scheduler.forecast(model, [line()], 1)
+        await scheduler.close()
+
+    run(work)
+    assert model.pace.expect(4) < 5.0
+
+
+def test_a_failure_on_the_thread_fails_the_requests_of_its_batch_alone(engines: Engines) -> None:
+    model = Recorder(engines["drift", 1], failing_length=5)
+
+    async def work() -> tuple[Outcome, Outcome]:
+        scheduler = Scheduler(inline_seconds=ALWAYS_ON_A_THREAD)
+        together = await asyncio.gather(
+            scheduler.forecast(model, [line(5)], 3), scheduler.forecast(model, [line(4)], 3), return_exceptions=True
+        )
+        await scheduler.close()
+        return together
+
+    failed, answered = run(work)
+    assert isinstance(failed, ArtifactError)
+    assert not isinstance(answered, BaseException)
+    assert answered.ravel().tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("inline_seconds", [ALWAYS_INLINE, ALWAYS_ON_A_THREAD])
+def test_a_request_whose_time_is_up_is_told_so_and_gives_its_rows_up(model: Recorder, inline_seconds: float) -> None:
+    async def work() -> None:
+        scheduler = Scheduler(inline_seconds=inline_seconds)
+        stays = asyncio.create_task(scheduler.forecast(model, [line()], 3000))
+        with pytest.raises(DeadlineExceeded):
+            await scheduler.forecast(model, [line(), line(5)] * 20, 1_000_000, seconds=0.01)
+        assert (scheduler.expired, scheduler.cancelled) == (1, 0)
+        assert scheduler.windows_under_way <= 1
+        assert (await stays)[0, -1, 0] == 3004
+        assert model.shapes[-1] == (1, 1, 1)
+        assert scheduler.windows_under_way == 0
+        await scheduler.close()
+
+    run(work)
+
+
+def test_a_request_that_is_complete_in_time_hears_nothing_of_its_deadline(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = inline()
+        assert (await scheduler.forecast(model, [line()], 5, seconds=60.0)).shape == (1, 5, 1)
+        assert scheduler.expired == 0
+
+    run(work)
+
+
+def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(model: Recorder) -> None:
+    async def work() -> None:
+        scheduler = inline()
+        gone = [asyncio.create_task(scheduler.forecast(model, [line()] * 40, 1000)) for _ in range(3)]
+        await after_runs(model, 10)
+        assert scheduler.windows_under_way == 120
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        assert scheduler.windows_under_way == 0
+        assert scheduler.cancelled == 3
+
+    run(work)
+
+
+def test_more_rows_decode_together_than_are_prefilled_together(model: Recorder) -> None:
+    async def work() -> None:
+        await inline(max_batch=128).forecast(model, [line()] * 200, 60)
+
+    run(work)
+    prefilled = [rows for rows, length, _ in model.shapes if length == 4]
+    decoded = [rows for rows, length, _ in model.shapes if length == 1]
+    assert max(prefilled) == 16
+    assert max(decoded) == 128

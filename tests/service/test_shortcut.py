@@ -1,0 +1,197 @@
+"""The short way to a forecast answers exactly what the framework's way answers."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Message
+
+from service.api.forecast import ANSWERS
+from service.api.shortcut import Shortcut
+from service.app import create_app
+from service.settings import Settings
+from tests.artifacts import write_artifact
+
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, dict[bytes, bytes], bytes]
+
+PATHS = ["/forecast", "/forecast/multi-step"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The service, started; `ask_both` asks it the long way and the short way."""
+
+    application: FastAPI
+    state: dict[str, Any]
+    loop: asyncio.AbstractEventLoop
+
+    def ask_both(
+        self, path: str, parts: Sequence[bytes], headers: Headers, method: str = "POST"
+    ) -> tuple[Answer, Answer]:
+        """The framework's answer and the short way's."""
+
+        async def both() -> tuple[Answer, Answer]:
+            long = await ask(self.application, self.state, path, parts, headers, method)
+            return long, await ask(Shortcut(self.application, ANSWERS), self.state, path, parts, headers, method)
+
+        return self.loop.run_until_complete(both())
+
+
+@contextmanager
+def started(folder: Path, **limits: float) -> Iterator[Started]:
+    write_artifact(folder / "default" / "1" / "model.onnx")
+    write_artifact(folder / "panel" / "1" / "model.onnx", features=3, name="panel", frequency="h")
+    application = create_app(Settings.model_validate({"models": folder, **limits}))
+    loop = asyncio.new_event_loop()
+    life = application.router.lifespan_context(application)
+    state = loop.run_until_complete(life.__aenter__())
+    try:
+        yield Started(application, dict(state or {}), loop)
+    finally:
+        loop.run_until_complete(life.__aexit__(None, None, None))
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    limits = {"max_body_bytes": 2000, "max_windows": 4, "max_window_length": 20, "max_horizon": 30}
+    with started(tmp_path_factory.mktemp("models"), **limits) as service:
+        yield service
+
+
+async def ask(
+    app: ASGIApp, state: dict[str, Any], path: str, parts: Sequence[bytes], headers: Headers, method: str = "POST"
+) -> Answer:
+    """One request straight to an ASGI application, its body in parts; the last part may be that the client is gone."""
+    incoming = [
+        {"type": "http.request", "body": part, "more_body": place + 1 < len(parts)} for place, part in enumerate(parts)
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0) if incoming else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 50000),
+        "state": state,
+    }
+    await app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+NUMBERS = st.one_of(
+    st.floats(-1e3, 1e3), st.integers(-10, 10), st.sampled_from([1e39, 3e38, float("nan"), True, None, "1", [1.0]])
+)
+WINDOWS = st.one_of(
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12),
+    st.lists(st.lists(st.integers(-9, 9), min_size=3, max_size=3), min_size=2, max_size=6),
+    st.lists(NUMBERS, max_size=22),
+    st.lists(st.lists(NUMBERS, max_size=4), max_size=4),
+)
+FIELDS = {
+    "window": WINDOWS,
+    "windows": st.lists(WINDOWS, max_size=5),
+    "model": st.sampled_from(["default", "panel", "none", "/", 5, None]),
+    "version": st.sampled_from(["1", "2", 1]),
+    "origin": st.sampled_from(["2024-02-29", "2024-01-01T00:00:00Z", "soon", ["2024-01-01", "2024-01-02"]]),
+    "frequency": st.sampled_from(["h", "M", "fortnight"]),
+    "horizon": st.sampled_from([1, 3, 24, 0, 31, "2"]),
+    "unknown": st.just(1),
+}
+QUESTIONS = st.one_of(
+    st.fixed_dictionaries({"window": WINDOWS, "horizon": st.integers(1, 5)}),
+    st.fixed_dictionaries({"window": WINDOWS}),
+    st.fixed_dictionaries({}, optional=FIELDS),
+)
+BODIES = st.one_of(
+    QUESTIONS.map(lambda question: json.dumps(question).encode()), st.binary(max_size=60), st.just(b" " * 2100)
+)
+HEADERS = st.lists(
+    st.sampled_from(
+        [
+            (b"content-type", b"application/json"),
+            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-type", b"text/plain"),
+            (b"content-encoding", b"gzip"),
+            (b"content-encoding", b"identity"),
+            (b"content-length", b"12"),
+            (b"content-length", b"99999"),
+            (b"x-request-timeout-ms", b"30000"),
+            (b"x-request-timeout-ms", b"-1"),
+            (b"accept", b"*/*"),
+            (b"host", b"localhost"),
+        ]
+    ),
+    max_size=4,
+    unique_by=lambda header: header[0],
+)
+
+
+@given(path=st.sampled_from(PATHS), body=BODIES, cuts=st.lists(st.integers(0, 200), max_size=3), headers=HEADERS)
+@example(path="/forecast", body=b'{"window": [1, 2, 3]}', cuts=[], headers=[])
+@example(path="/forecast", body=b'{"window": [-3e38, 3e38]}', cuts=[5], headers=[])
+@example(
+    path="/forecast/multi-step",
+    body=b'{"window": [1, 2, 3], "horizon": 30, "origin": "2024-01-01"}',
+    cuts=[],
+    headers=[],
+)
+@settings(max_examples=400)
+def test_the_short_way_answers_what_the_long_way_answers(
+    service: Started, path: str, body: bytes, cuts: list[int], headers: Headers
+) -> None:
+    places = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    parts = [body[begin:end] for begin, end in pairwise(places)]
+
+    long, short = service.ask_both(path, parts, headers)
+
+    assert short == long
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", [*PATHS, "/models", "/health/ready", "/nowhere"])
+def test_whatever_is_no_post_of_a_forecast_goes_the_long_way(service: Started, method: str, path: str) -> None:
+    long, short = service.ask_both(path, [b""], [], method)
+    assert short == long
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_that_hangs_up_before_its_body_is_complete_hears_nothing(service: Started, path: str) -> None:
+    for status, _, body in service.ask_both(path, [], []):
+        assert (status, body) == (400, b"")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_forecast_that_is_not_complete_in_time_says_so(tmp_path: Path, path: str) -> None:
+    body = {"window": [1, 2, 3]} if path == "/forecast" else {"window": [1, 2, 3], "horizon": 5}
+    with started(tmp_path, request_seconds=1e-9) as service:
+        long, short = service.ask_both(path, [json.dumps(body).encode()], [(b"x-request-timeout-ms", b"5000")])
+        assert short == long
+        assert short[0] == 504
+        assert json.loads(short[2])["type"] == "/problems/deadline-exceeded"
+        assert service.state["service"].scheduler.expired == 2
