@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.artifact import ModelName
+from service.cores import usable_cores
 from service.errors import SettingsError
 
 PREFIX: Final = "LEADTIME_"
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 = any free one.")
-    workers: int = Field(default=1, ge=1, le=256, description="Number of processes.")
+    workers: int = Field(default_factory=usable_cores, ge=1, le=256, description="Number of processes.")
     models: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_folder)] | None = Field(
         default=None, description="Folder of <name>/<version>/model.onnx; without it, the bundled model alone."
     )

@@ -35,8 +35,11 @@ class Running:
 
 @contextmanager
 def running(models: Path | None, log: Path, **settings: object) -> Iterator[Running]:
-    """Run `python -m service` until the block is left; `settings` are lower-case names of LEADTIME_ variables."""
-    given = {f"LEADTIME_{name.upper()}": str(value) for name, value in settings.items()}
+    """Run `python -m service`, with one worker unless told otherwise, until the block is left.
+
+    `settings` are lower-case names of LEADTIME_ variables.
+    """
+    given = {"LEADTIME_WORKERS": "1"} | {f"LEADTIME_{name.upper()}": str(value) for name, value in settings.items()}
     if models is not None:
         given["LEADTIME_MODELS"] = str(models)
     with log.open("wb") as stderr:
