@@ -6,13 +6,15 @@ PYTHON ?= python3
 VENV ?= .venv
 SERVICE_VENV ?= .venv-service
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+BENCH_MODELS := .cache/bench/models/uni/1/model.onnx .cache/bench/models/bi/1/model.onnx
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench lock hooks clean
+.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench bench-peers lock hooks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -47,8 +49,13 @@ format: $(VENV)/.ready ## write the code in the house format
 model: $(VENV)/.ready ## fit the bundled model anew from its seed (long)
 	$(VENV)/bin/python -m training.bundle --output service/models
 
-bench: $(SERVICE_VENV)/.ready ## measure requests a second on this machine (needs wrk; about 40 s)
-	@$(SERVICE_VENV)/bin/python -m benchmarks
+bench: $(SERVICE_VENV)/.ready $(BENCH_MODELS) ## measure the service beside its references on this machine (needs wrk)
+	@$(SERVICE_VENV)/bin/python -m benchmarks $(BENCH_ARGS)
+	@$(VENV)/bin/python -m benchmarks.report
+
+bench-peers: $(SERVICE_VENV)/.ready $(BENCH_MODELS) ## the same beside other model servers (needs wrk; installs them; long)
+	@$(SERVICE_VENV)/bin/python -m benchmarks peers $(BENCH_ARGS)
+	@$(VENV)/bin/python -m benchmarks.report
 
 lock: $(VENV)/.ready ## write locks/ anew from pyproject.toml (newest versions: UPGRADE=--upgrade)
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -o locks/service.txt
@@ -63,6 +70,10 @@ hooks: $(VENV)/.ready ## run the quick checks before each commit
 clean: ## remove the environments and every cache
 	rm -rf $(VENV) $(SERVICE_VENV) .cache .hypothesis .schemathesis .mypy_cache .pytest_cache .ruff_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is served in benchmarks: made once, by the training package.
+$(BENCH_MODELS) &: benchmarks/models.py $(VENV)/.ready
+	@$(VENV)/bin/python -m benchmarks.models
 
 # The environments. A stamp marks a finished one, so that the next run costs nothing.
 

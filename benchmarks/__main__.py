@@ -1,85 +1,209 @@
-"""`python -m benchmarks`: requests a second of both forecast endpoints, and their ratio to a server that does nothing.
+"""`python -m benchmarks`: measure the service, its references and its peers on this machine.
 
-One server process on one core, wrk on another where there is one. The three loads take turns, round by round, so that
-a machine that slows down slows all of them; the median round counts. Each answer is checked before it is measured.
+One server core, wrk on another where there is one. What is found is printed, and kept under `.cache/bench/results`,
+from where `python -m benchmarks.report` writes `docs/benchmarks.md`.
 """
 
-import json
-import math
 import os
-import platform
 import shutil
-import statistics
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from benchmarks.load import Load, drive
-from benchmarks.servers import bare, post, service
+from benchmarks import bulk, inprocess, memory, mixture, start, workers
+from benchmarks.environments import make_environment, versions_of
+from benchmarks.load import wrk
+from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
+from benchmarks.questions import HORIZON, WINDOW, artifact, forecast, slid_forecast, to_service
+from benchmarks.rates import Contestant, Place, Servers, measure, summary
+from benchmarks.results import keep
+from benchmarks.servers import ceiling, reference, service
+from service.engine import Engine
 
-_HORIZON: Final = 24
-_WINDOW: Final = [round(100 + 10 * math.sin(step / 4) + step % 7, 3) for step in range(30)]
-_ONE_STEP: Final = json.dumps({"window": _WINDOW}).encode()
-_MULTI_STEP: Final = json.dumps({"window": _WINDOW, "horizon": _HORIZON}).encode()
+SERVICE: Final = "Leadtime"
+REFERENCE: Final = "bare reference"
+CEILING: Final = "answers {}"
+_CONNECTIONS: Final = (16, 64)
+_LOADS: Final = ((ONE_STEP, 1), (SEVERAL_STEPS, HORIZON))
+_MODELS: Final = ("uni", "bi")
 
 
 def main() -> None:
+    arguments = _arguments()
+    wrk()
+    for model in _MODELS:
+        if not artifact(model).is_file():
+            sys.exit(f"the model {model!r} is missing: run `make bench-models` first")
+    kinds = list(_KINDS) if arguments.kind == "all" else [arguments.kind]
+    for kind in kinds:
+        print(f"\n{kind}", flush=True)
+        found = _KINDS[kind](_place(), arguments) if kind in _KINDS else _peers(_place(), arguments)
+        print(f"kept in {keep(kind, found)}", flush=True)
+
+
+def _arguments() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=4, help="seconds for each load in each round (default: 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    parser.add_argument("--connections", type=int, default=16, help="open connections (default: 16)")
-    arguments = parser.parse_args()
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        sys.exit("wrk is not installed (on Debian and Ubuntu: apt-get install wrk)")
-    server_core, load_core = _cores()
-    load: dict[str, Any] = {"connections": arguments.connections, "seconds": arguments.seconds, "core": load_core}
-
-    with bare(server_core) as reference, service(server_core) as port:
-        _check(port, "/forecast", _ONE_STEP, 1)
-        _check(port, "/forecast/multi-step", _MULTI_STEP, _HORIZON)
-        targets = {
-            "one step": (port, "/forecast", _ONE_STEP),
-            f"{_HORIZON} steps": (port, "/forecast/multi-step", _MULTI_STEP),
-            "bare server": (reference, "/", _ONE_STEP),
-        }
-        for target in targets.values():
-            drive(wrk, *target, **(load | {"seconds": 1}))
-        rounds = [
-            {name: drive(wrk, *target, **load) for name, target in targets.items()} for _ in range(arguments.rounds)
-        ]
-    _print(rounds, arguments.connections, len(_WINDOW), load_core is not None)
+    kinds = ["all", *_KINDS, "peers"]
+    parser.add_argument(
+        "kind", nargs="?", choices=kinds, default="all", help="what to measure (default: all but peers)"
+    )
+    parser.add_argument("--seconds", type=int, default=3, help="seconds for each load in each round (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument(
+        "--requests", type=int, default=100_000, help="requests that memory is watched over (default: 100000)"
+    )
+    parser.add_argument("--only", default="", help="only peers in whose name this occurs")
+    return parser.parse_args()
 
 
-def _cores() -> tuple[int | None, int | None]:
-    """A core for the server and another for wrk; none where the machine has only one or cannot pin."""
+def _place() -> Place:
+    """A core for servers and another for wrk; none where the machine has only one or cannot pin."""
     if not hasattr(os, "sched_getaffinity") or shutil.which("taskset") is None:
-        return None, None
+        return Place(None, None)
     cores = sorted(os.sched_getaffinity(0))
-    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+    return Place(str(cores[0]), cores[1]) if len(cores) > 1 else Place(None, None)
 
 
-def _check(port: int, path: str, body: bytes, horizon: int) -> None:
-    status, answer = post(port, path, body)
-    if status != 200:
-        sys.exit(f"{path} answered {status}: {answer.decode(errors='replace')}")
-    values = json.loads(answer)["forecasts"][0]["values"]
-    if len(values) != horizon or not all(math.isfinite(value) for value in values):
-        sys.exit(f"{path} answered something else than {horizon} finite numbers")
+def _rates(place: Place, arguments: Namespace) -> dict[str, Any]:
+    """The service and its references, for both models, and the service's memory after it."""
+    loads: dict[str, Any] = {}
+    found: dict[str, Any] = {"loads": loads, "in_process": {}, "rounds": arguments.rounds, "seconds": arguments.seconds}
+    for model in _MODELS:
+        engine = Engine.open(artifact(model))
+        with Servers(_own_servers(model, place)) as servers:
+            for load, horizon in _LOADS:
+                contestants = _own(engine, horizon)
+                loads[f"{model}, {load}"] = _measured(servers, contestants, place, arguments)
+            with servers.turn_of(SERVICE) as server:
+                found.setdefault("memory", {})[model] = server.memory()
+        found["in_process"][model] = inprocess.measured(model, place.server)
+    return found
 
 
-def _print(rounds: list[dict[str, Load]], connections: int, window: int, pinned: bool) -> None:
-    reference = statistics.median(result["bare server"].rate for result in rounds)
-    where = "server and wrk on a core each" if pinned else "server and wrk share the cores"
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}: {where}")
-    print(f"one worker, {connections} connections, window {window}, the median of {len(rounds)} rounds\n")
-    print(f"{'':<12} {'requests/s':>11} {'of bare':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    for name in rounds[0]:
-        results = [result[name] for result in rounds]
-        rate = statistics.median(result.rate for result in results)
-        p50 = statistics.median(result.p50 for result in results)
-        p99 = statistics.median(result.p99 for result in results)
-        print(f"{name:<12} {rate:>11,.0f} {rate / reference:>7.1%} {p50:>8.2f} {p99:>8.2f}")
+def _peers(place: Place, arguments: Namespace) -> dict[str, Any]:
+    """The peers in turns with the service and its references; for the sliding model, Triton alone of them."""
+    chosen = [peer for peer in peers() if arguments.only.lower() in peer.name.lower()]
+    failed = {peer.name: fault for peer in chosen if (fault := _fault(peer))}
+    chosen = [peer for peer in chosen if peer.name not in failed]
+    loads: dict[str, Any] = {}
+    idle: dict[str, float] = {}
+    restarts: dict[str, int] = {}
+    for model in _MODELS:
+        engine = Engine.open(artifact(model))
+        beside = chosen if model == "uni" else [peer for peer in chosen if peer.name == "Triton"]
+        starts = {peer.name: partial(peer.running, model, place.server) for peer in beside}
+        with Servers({**_own_servers(model, place), **starts}) as servers:
+            _start(servers, beside, failed, idle)
+            working = [peer for peer in beside if peer.name not in failed]
+            for load, horizon in _LOADS:
+                contestants = [*_own(engine, horizon), *_theirs(engine, working, load, horizon)]
+                loads[f"{model}, {load}"] = _measured(servers, contestants, place, arguments)
+            restarts |= servers.restarts
+    return {
+        "loads": loads,
+        "failed": failed,
+        "idle": idle,
+        "restarts": restarts,
+        "versions": {peer.name: versions_of(peer.environment) for peer in chosen},
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+    }
+
+
+def _fault(peer: Peer) -> str | None:
+    try:
+        make_environment(peer.environment)
+    except Exception as error:
+        return f"could not be installed: {error}"
+    return None
+
+
+def _start(servers: Servers, beside: Sequence[Peer], failed: dict[str, str], idle: dict[str, float]) -> None:
+    """Start the peers, and note the share of a core that each takes while nobody asks it anything."""
+    for peer in beside:
+        try:
+            with servers.turn_of(peer.name) as server:
+                idle[peer.name] = server.idle_share()
+        except RuntimeError as error:
+            failed[peer.name] = str(error)
+            print(f"{peer.name}: {error}", flush=True)
+
+
+def _own_servers(model: str, place: Place) -> dict[str, Callable[[], Any]]:
+    return {
+        SERVICE: partial(service, model, place.server),
+        REFERENCE: partial(reference, model, place.server),
+        CEILING: partial(ceiling, place.server),
+    }
+
+
+def _own(engine: Engine, horizon: int) -> list[Contestant]:
+    question, wanted = to_service(WINDOW, horizon), forecast(engine, WINDOW, horizon)
+    nothing = replace(question, read=lambda _, __: [])
+    return [
+        Contestant(SERVICE, SERVICE, question, wanted),
+        Contestant(REFERENCE, REFERENCE, question, wanted),
+        Contestant(CEILING, CEILING, nothing, None),
+    ]
+
+
+def _theirs(engine: Engine, chosen: Sequence[Peer], load: str, horizon: int) -> list[Contestant]:
+    slid, carried = slid_forecast(engine, WINDOW, horizon), forecast(engine, WINDOW, horizon)
+    return [
+        Contestant(f"{peer.name}: {form.name}", peer.name, form.questions[load], carried if form.carried else slid)
+        for peer in chosen
+        for form in peer.forms
+        if load in form.questions
+    ]
+
+
+def _measured(
+    servers: Servers, contestants: Sequence[Contestant], place: Place, arguments: Namespace
+) -> dict[str, Any]:
+    found = measure(
+        servers,
+        contestants,
+        place,
+        connections=_CONNECTIONS,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        tell=partial(print, flush=True),
+    )
+    return {str(count): summary(rounds) for count, rounds in found.items()}
+
+
+def _mixture(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return mixture.measure(place, rounds=arguments.rounds, seconds=arguments.seconds)
+
+
+def _bulk(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return bulk.measure(place, rounds=arguments.rounds, seconds=arguments.seconds)
+
+
+def _workers(place: Place, arguments: Namespace) -> dict[str, Any]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return workers.measure(place, cores, rounds=arguments.rounds, seconds=arguments.seconds) or {}
+
+
+def _start_time(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return start.measure(place, rounds=arguments.rounds)
+
+
+def _memory(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return memory.measure(place, arguments.requests)
+
+
+_KINDS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
+    "rates": _rates,
+    "mixture": _mixture,
+    "bulk": _bulk,
+    "workers": _workers,
+    "start": _start_time,
+    "memory": _memory,
+}
 
 
 if __name__ == "__main__":
