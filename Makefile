@@ -7,7 +7,7 @@ VENV ?= .venv
 SERVICE_VENV ?= .venv-service
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-BENCH_MODELS := .cache/bench/models/uni/1/model.onnx .cache/bench/models/bi/1/model.onnx
+BENCH_MODELS := .cache/bench/models/.ready
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
 UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
@@ -72,8 +72,9 @@ clean: ## remove the environments and every cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is served in benchmarks: made once, by the training package.
-$(BENCH_MODELS) &: benchmarks/models.py $(VENV)/.ready
+$(BENCH_MODELS): benchmarks/models.py $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.models
+	@touch $@
 
 # The environments. A stamp marks a finished one, so that the next run costs nothing.
 

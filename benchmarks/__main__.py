@@ -20,12 +20,9 @@ from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
 from benchmarks.questions import HORIZON, WINDOW, artifact, forecast, slid_forecast, to_service
 from benchmarks.rates import Contestant, Place, Servers, measure, summary
 from benchmarks.results import keep
-from benchmarks.servers import ceiling, reference, service
+from benchmarks.servers import CEILING, REFERENCE, SERVICE, ceiling, reference, service
 from service.engine import Engine
 
-SERVICE: Final = "Leadtime"
-REFERENCE: Final = "bare reference"
-CEILING: Final = "answers {}"
 _CONNECTIONS: Final = (16, 64)
 _LOADS: Final = ((ONE_STEP, 1), (SEVERAL_STEPS, HORIZON))
 _MODELS: Final = ("uni", "bi")
@@ -36,7 +33,7 @@ def main() -> None:
     wrk()
     for model in _MODELS:
         if not artifact(model).is_file():
-            sys.exit(f"the model {model!r} is missing: run `make bench-models` first")
+            sys.exit(f"the model {model!r} is missing: `python -m benchmarks.models` in .venv writes it")
     kinds = list(_KINDS) if arguments.kind == "all" else [arguments.kind]
     for kind in kinds:
         print(f"\n{kind}", flush=True)

@@ -1,8 +1,9 @@
 """What long forecasts do to short ones: the latency of one-step requests among requests of many horizons.
 
 Two loads run at once on one server. The first asks for one step; the second takes the other requests of a mix whose
-horizons are log-uniform from 1 to 96. Then the second asks for one step as well, at the same rate. Connections wait a
-random while between questions, as independent callers do, so that the rate is set by the callers, not by the server.
+horizons are log-uniform from 1 to 96. Then the second asks for one step as well, at the rate that the mix had.
+Connections wait a random while between questions, as independent callers do, so that the rate is set by the callers,
+not by the server.
 """
 
 import statistics
@@ -34,14 +35,19 @@ def measure(place: Place, *, rounds: int, seconds: int) -> dict[str, Any]:
     with service("uni", place.server) as server:
         most = drive(server.port, mix, connections=CONNECTIONS, seconds=seconds, core=place.generator).rate
         for share in _UTILISATION:
-            # A connection asks every `think` ms and the time of the answer, which is small beside it.
-            think = CONNECTIONS / (most * share) * 1e3
             found: dict[str, list[tuple[Load, Load]]] = {"mix": [], "alone": []}
             for _ in range(rounds):
-                for kind, rest in (("alone", ones), ("mix", others)):
-                    found[kind].append(_together(server.port, ones, rest, think, place, seconds))
+                # A connection asks every `think` ms and the time of the answer, which is small beside it.
+                mixed = _together(server.port, ones, others, _think(most * share), place, seconds)
+                rate = mixed[0].rate + mixed[1].rate
+                found["mix"].append(mixed)
+                found["alone"].append(_together(server.port, ones, ones, _think(rate), place, seconds))
             shares.append({"share": share, **{kind: _summary(pairs) for kind, pairs in found.items()}})
     return {"most": most, "connections": CONNECTIONS, "shares": shares}
+
+
+def _think(rate: float) -> float:
+    return CONNECTIONS / rate * 1e3
 
 
 def _together(port: int, ones: Any, rest: Any, think: float, place: Place, seconds: int) -> tuple[Load, Load]:

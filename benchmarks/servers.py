@@ -14,6 +14,10 @@ from typing import Final
 
 from benchmarks.questions import CACHE, MODELS, ROOT, Question, artifact
 
+SERVICE: Final = "Leadtime"
+REFERENCE: Final = "bare reference"
+CEILING: Final = "answers {}"
+
 _START_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 40.0
 _TICK: Final = os.sysconf("SC_CLK_TCK")
@@ -119,12 +123,14 @@ def running(
             pinned, cwd=ROOT, env={**environment, **settings}, stdout=output, stderr=subprocess.STDOUT
         )
     server = Server(name, port, process)
+    below: list[int] = []
     try:
         _wait_until_ready(server, process, ready, log)
+        below = server.processes  # noted while they are below: those of a server that dies are left to the system
         yield server
     finally:
         server.resume()
-        below = server.processes
+        below += server.processes
         process.terminate()
         try:
             process.wait(_STOP_SECONDS)

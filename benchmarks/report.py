@@ -1,0 +1,393 @@
+"""`python -m benchmarks.report`: write `docs/benchmarks.md` and its plot from what the last runs found."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.peer import ONE_STEP, SEVERAL_STEPS
+from benchmarks.plot import draw
+from benchmarks.questions import ROOT
+from benchmarks.rates import ratio
+from benchmarks.results import kept
+from benchmarks.servers import CEILING, REFERENCE, SERVICE
+
+DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
+PLOT: Final = ROOT / "docs" / "benchmarks.svg"
+
+_CARRIED: Final = "Triton, state carried"
+_COUNTS: Final = ("16", "64")
+_OWN: Final = (SERVICE, REFERENCE, CEILING)
+
+_HEAD: Final = """\
+# Benchmarks
+
+How many forecasts a second one core answers, beside other model servers that serve the same file. Every server runs on
+one core, with all its processes; the load generator, `wrk`, runs on another, with connections kept alive. Servers are
+loaded in turns, round by round, while all others stand still, so that a machine that slows down slows all of them.
+What is told is the median of {rounds} rounds of {seconds} s; a ratio is the median of the ratios within each round.
+Each answer was compared with the engine's own forecast before its server was measured, to 1 part in 10,000.
+
+The model has two LSTM layers of 32 units; a window has 30 steps. The weights are random: speed does not depend on them.
+The service runs as it comes: one worker, default settings, every check of its input on.
+"""
+
+_NOTES: Final = {
+    "Triton": "The server in C++ from the `nvidia-pytriton` wheel, which has the Python backend alone: onnxruntime "
+    "runs inside it, on dynamic batches of up to 16 without a queue delay. The backend hands every batch to another "
+    "process, through shared memory, and back. Triton's own backend for onnxruntime is not in the wheel, and was not "
+    "measured. Asked in JSON, with tensors as bytes beside the JSON, and with nothing but the bytes of one tensor.",
+    "FastAPI": "As in tutorials: a pydantic body, `session.run`, a dict, on uvicorn with uvloop and httptools. "
+    "No batches: each request is a run of its own, and `def` adds a change of threads.",
+    "LitServe": "One worker process and one HTTP process, which talk through queues. With and without batches of 16.",
+    "BentoML": "One worker. Both kinds of endpoint, and adaptive batches of up to 16.",
+    "MLServer": "A custom runtime without the inference pool (`parallel_workers` 0), which one core has no use for, "
+    "with and without adaptive batches of 16; httptools and uvloop installed. Each request is checked against the "
+    "protocol's models and its tensors are lists in JSON.",
+    "KServe": "The Python server, one worker, v1 protocol, gRPC and access log off. It has no batches of its own.",
+    "Ray Serve": "One replica, throughput-optimised, with and without batches of 16. Its proxy, its controller, its "
+    "replica and Ray's own processes share the core; it is made for many machines, not for one core.",
+}
+
+
+def main() -> None:
+    peers, rates = kept("peers"), kept("rates")
+    if peers is not None:
+        draw(bars(peers["loads"]), PLOT)
+    DOCUMENT.write_text(document(peers, rates, {name: kept(name) for name in _OTHERS}))
+    print(f"wrote {DOCUMENT.relative_to(ROOT)}")
+
+
+def document(
+    peers: Mapping[str, Any] | None, rates: Mapping[str, Any] | None, others: Mapping[str, Mapping[str, Any] | None]
+) -> str:
+    """The whole document, from what was found; what was not measured is left out."""
+    first = peers or rates or {}
+    parts = [_HEAD.format(rounds=first.get("rounds", "several"), seconds=first.get("seconds", "some"))]
+    if peers is not None:
+        parts += ["![Requests a second of each server](benchmarks.svg)\n", _beside_peers(peers), _all_forms(peers)]
+    if rates is not None:
+        parts.append(_beside_references(rates))
+    parts += [write(found) for name, write in _OTHERS.items() if (found := others.get(name))]
+    if peers is not None:
+        parts.append(_about_peers(peers))
+    parts.append(_about_machine(peers, rates))
+    parts.append(_REPEAT)
+    return "\n".join(parts)
+
+
+def bars(loads: Mapping[str, Any]) -> dict[str, list[tuple[str, float, float]]]:
+    """For each load at 16 connections, the servers, their rates, and how many times as quick the service is."""
+    return {
+        load: [
+            (name, found["rate"], ratio(by_name[SERVICE]["rates"], found["rates"]))
+            for name, found in best(by_name).items()
+            if name != CEILING
+        ]
+        for load, by_name in ((load, loads[f"uni, {load}"]["16"]) for load in (ONE_STEP, SEVERAL_STEPS))
+    }
+
+
+def best(by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """The quickest form of each server, the quickest server first; Triton's carried state is told apart."""
+    found: dict[str, Any] = {}
+    for name, one in sorted(by_name.items(), key=lambda item: -item[1]["rate"]):
+        found.setdefault(server_of(name), one)
+    return found
+
+
+def server_of(contestant: str) -> str:
+    """The server that a contestant is a form of."""
+    server, _, form = contestant.partition(":")
+    if "state carried" in form:
+        return _CARRIED
+    return server.split(",")[0] if contestant not in _OWN else contestant
+
+
+def _beside_peers(peers: Mapping[str, Any]) -> str:
+    loads = peers["loads"]
+    columns = [(load, count) for load in (ONE_STEP, SEVERAL_STEPS) for count in _COUNTS]
+    found = {column: best(loads[f"uni, {column[0]}"][column[1]]) for column in columns}
+    names = list(dict.fromkeys(name for one in found.values() for name in one if name != CEILING))
+    names.sort(key=lambda name: -max(one[name]["rate"] for one in found.values() if name in one))
+    rows = [[_bold(name), *(_cell(found[column], name) for column in columns)] for name in names]
+    heads = ["", *(f"{load}, {count} connections" for load, count in columns)]
+    slides = [[load.partition(", ")[2], *_sliding(by_count)] for load, by_count in loads.items() if load[:2] == "bi"]
+    return "\n".join(
+        [
+            "## Beside other servers\n",
+            "Requests a second, and in brackets how many times as many the service answers. Of each server its best",
+            "configuration counts. Those who forecast 24 steps run the window again for each step, as is usual;",
+            "“state carried” is the same loop as the service's own, written for Triton by hand.\n",
+            _table(heads, rows),
+            "Of a model that cannot carry its state (bidirectional, 2 × 32) the service runs the window again, too:\n",
+            _table(["", *(f"{who}, {count} connections" for count in _COUNTS for who in (SERVICE, "Triton"))], slides),
+        ]
+    )
+
+
+def _sliding(by_count: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for count in _COUNTS:
+        found = best(by_count[count])
+        triton = max((found[name] for name in (_CARRIED, "Triton") if name in found), key=lambda one: one["rate"])
+        cells += [
+            _number(found[SERVICE]["rate"]),
+            f"{_number(triton['rate'])} ({_times(found[SERVICE]['rates'], triton['rates'])})",
+        ]
+    return cells
+
+
+def _cell(found: Mapping[str, Any], name: str) -> str:
+    if name not in found:
+        return "–"
+    rate = _number(found[name]["rate"])
+    return rate if name == SERVICE else f"{rate} ({_times(found[SERVICE]['rates'], found[name]['rates'])})"
+
+
+def _all_forms(peers: Mapping[str, Any]) -> str:
+    parts = ["## Every configuration\n"]
+    for load, by_count in peers["loads"].items():
+        rows = [
+            [
+                name,
+                *(
+                    text
+                    for found in by_count.values()
+                    for text in (
+                        _number(found[name]["rate"]),
+                        _times(found[SERVICE]["rates"], found[name]["rates"]) if name != SERVICE else "",
+                        f"{found[name]['p50']:.2f}",
+                        f"{found[name]['p99']:.2f}",
+                    )
+                ),
+            ]
+            for name in sorted(by_count["16"], key=lambda name: -by_count["16"][name]["rate"])
+        ]
+        heads = [
+            load,
+            *(text for count in by_count for text in (f"{count} conn., /s", "service ÷ it", "p50 ms", "p99 ms")),
+        ]
+        parts.append(_table(heads, rows))
+    return "\n".join(parts)
+
+
+def _beside_references(rates: Mapping[str, Any]) -> str:
+    rows = []
+    for load, by_count in rates["loads"].items():
+        for count, found in by_count.items():
+            service = found[SERVICE]["rates"]
+            rows.append(
+                [
+                    f"{load}, {count} connections",
+                    _number(found[SERVICE]["rate"]),
+                    *(
+                        f"{_number(found[name]['rate'])} ({ratio(service, found[name]['rates']):.2f})"
+                        for name in (REFERENCE, CEILING)
+                    ),
+                ]
+            )
+    processes = [
+        [
+            f"{model}, {horizon} {'step' if horizon == '1' else 'steps'}",
+            *(_number(one[horizon]) for one in found.values()),
+        ]
+        for model, found in rates["in_process"].items()
+        for horizon in next(iter(found.values()))
+    ]
+    batches = list(next(iter(rates["in_process"].values())))
+    memory = ", ".join(f"{size:.0f} MB ({model})" for model, size in rates["memory"].items())
+    return "\n".join(
+        [
+            "## Beside its references\n",
+            "Requests a second, and in brackets the service's share of them. The bare reference is an ASGI application",
+            "on uvicorn that only parses, runs and answers, with the service's own scheduler and engine, and checks",
+            "nothing. The other reads nothing and answers `{}`: the ceiling of this server software.\n",
+            _table(["", "service", REFERENCE, CEILING.replace("{}", "`{}`")], rows),
+            "onnxruntime in process, forecasts a second without any server:\n",
+            _table(["", *batches], processes),
+            f"The worker's resident memory after these loads: {memory}.\n",
+        ]
+    )
+
+
+def _mixture(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{one['share']:.0%}",
+            f"{_number(one['mix']['rate'])} / {_number(one['alone']['rate'])}",
+            f"{one['mix']['p50']:.2f}",
+            f"{one['alone']['p50']:.2f}",
+            f"{one['mix']['p50'] / one['alone']['p50']:.1f} ×",
+            f"{one['mix']['p99']:.2f}",
+            f"{one['alone']['p99']:.2f}",
+        ]
+        for one in found["shares"]
+    ]
+    heads = ["of the most", "/s, mixed / alone", "p50 mixed, ms", "p50 alone, ms", "ratio", "p99 mixed", "p99 alone"]
+    return "\n".join(
+        [
+            "## One-step requests among long ones\n",
+            f"Horizons log-uniform from 1 to 96, from {found['connections']} connections that wait a random while",
+            "between requests. What is told is the latency of the one-step requests among them, and where all requests",
+            "are for one step, at the same rate. Without waiting, the mix is answered at",
+            f"{_number(found['most'])} requests a second.\n",
+            _table(heads, rows),
+        ]
+    )
+
+
+def _bulk(found: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            "## A thousand windows in one request\n",
+            _table(
+                ["", ""],
+                [
+                    [
+                        "request",
+                        f"{found['windows']} windows × {found['horizon']} steps, {found['body_bytes']:,} bytes",
+                    ],
+                    ["forecasts a second, one such request at a time", _number(found["forecasts_per_second"])],
+                    ["onnxruntime in process, batches of 16", _number(found["in_process"])],
+                    ["ratio", f"{found['ratio']:.2f}"],
+                    ["rise of the worker's memory at the first, MB", f"{found['memory_rise']:.1f}"],
+                    ["at a later one, MB", f"{found['memory_rise_again']:.1f}"],
+                    [
+                        f"one-step requests beside it ({_number(found['rate_beside'])} /s): p50, p99, ms",
+                        f"{found['p50_beside']:.1f}, {found['p99_beside']:.1f}",
+                    ],
+                    ["p99 of the same without it, ms", f"{found['p99_alone']:.1f}"],
+                ],
+            ),
+        ]
+    )
+
+
+def _workers(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{horizon} {'step' if horizon == '1' else 'steps'}",
+            _number(one["one"]),
+            _number(one["two"]),
+            f"{one['ratio']:.2f} ×",
+            f"{one['cores_left_for_two']:.2f}",
+            f"{one['ratio_per_core_left']:.2f}",
+        ]
+        for horizon, one in found["horizons"].items()
+    ]
+    limit = (
+        "The generator had a core of its own."
+        if found["spare_core"]
+        else "This machine has two cores, so that the generator took its time from the two workers; one worker had a\n"
+        "core of its own. The last column is the ratio for each core's worth of time that was left for the workers."
+    )
+    heads = ["", "one worker, /s", "two, /s", "ratio", "cores left for two", "ratio ÷ cores left"]
+    return "\n".join(["## Two workers\n", limit + "\n", _table(heads, rows)])
+
+
+def _start(found: Mapping[str, Any]) -> str:
+    return (
+        "## Start\n\n"
+        f"From the start of the process to the first forecast: {found['median']:.2f} s, the median of {found['starts']}"
+        f" starts on one core; at most {found['most']:.2f} s.\n"
+    )
+
+
+def _memory(found: Mapping[str, Any]) -> str:
+    slope = found["bytes_per_thousand"]
+    line = (
+        ""
+        if slope is None
+        else f" Over the second half, the line\nthrough the points rises by {slope:,.0f} ± "
+        f"{found['standard_error']:,.0f} bytes for each thousand requests."
+    )
+    return (
+        "## Memory over time\n\n"
+        f"{found['requests']:,} requests of mixed shapes (1–8 windows of 8–59 steps, horizons 1–96): "
+        f"{found['megabytes'][0]:.1f} MB at the start,\n{_middle(found['megabytes']):.1f} MB in the middle, "
+        f"{found['megabytes'][-1]:.1f} MB at the end.{line}\n"
+    )
+
+
+def _middle(values: Sequence[float]) -> float:
+    return values[len(values) // 2]
+
+
+def _about_peers(peers: Mapping[str, Any]) -> str:
+    rows = []
+    for name, note in _NOTES.items():
+        named = {peer: versions for peer, versions in peers["versions"].items() if peer.split(",")[0] == name}
+        libraries = ", ".join(f"{library} {number}" for library, number in next(iter(named.values()), {}).items())
+        idle = max((share for peer, share in peers["idle"].items() if peer.split(",")[0] == name), default=None)
+        rows.append([name, note, libraries, "–" if idle is None else f"{idle:.1%}"])
+    parts = [
+        "## The other servers\n",
+        "Each has an environment of its own, from `benchmarks/peers/<name>/requirements.txt`, and runs the same file",
+        "with onnxruntime on one thread that does not spin. The last column is the share of a core that it takes when",
+        "nobody asks it anything. Servers are stopped while others are measured, but for Triton, which does not bear",
+        "it and is quiet by itself.\n",
+        _table(["", "configuration, and what limits it", "versions", "idle"], rows),
+    ]
+    parts += [f"{name} could not be measured: {fault}\n" for name, fault in peers["failed"].items()]
+    parts += [
+        f"{name} died {count} {'time' if count == 1 else 'times'} and was started anew.\n"
+        for name, count in peers["restarts"].items()
+    ]
+    return "\n".join(parts)
+
+
+def _about_machine(peers: Mapping[str, Any] | None, rates: Mapping[str, Any] | None) -> str:
+    rows = []
+    for what, found in (("beside other servers", peers), ("beside its references", rates)):
+        if found is not None:
+            machine = found["machine"]
+            libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
+            rows.append(
+                [
+                    what,
+                    found["date"],
+                    f"{machine['processor']}, {machine['cores']} cores",
+                    machine["kernel"],
+                    f"Python {machine['python']}, {libraries}; {machine['wrk'].split(' Copyright')[0]}",
+                    machine["commit"],
+                ]
+            )
+    return "\n".join(["## Machine\n", _table(["measured", "when", "processor", "kernel", "versions", "commit"], rows)])
+
+
+_REPEAT: Final = """\
+## Repeat
+
+`make bench` measures the service beside its references, and `make bench-peers` beside the other servers; both write
+this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `mixture`, `bulk`, `workers`, `start`,
+`memory` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of the other servers and what was
+found are kept under `.cache/bench`.
+"""
+
+_OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
+    "mixture": _mixture,
+    "bulk": _bulk,
+    "workers": _workers,
+    "start": _start,
+    "memory": _memory,
+}
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---", *["---:" for _ in heads[1:]]], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _bold(name: str) -> str:
+    return f"**{name}**" if name == SERVICE else name
+
+
+def _number(rate: float) -> str:
+    return f"{rate:,.0f}"
+
+
+def _times(rates: Sequence[float], of: Sequence[float]) -> str:
+    return f"{ratio(rates, of):.2f} ×"
+
+
+if __name__ == "__main__":
+    main()
