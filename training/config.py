@@ -3,9 +3,10 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.artifact import LONGEST_CONTEXT, Frequency, ModelName
 from training.errors import ConfigError
@@ -13,6 +14,13 @@ from training.errors import ConfigError
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
 
+Cell = Literal["lstm", "gru", "rnn", "peephole_lstm"]
+Output = Literal["sequence", "vector", "horizon"]
+Activation = Literal["tanh", "relu", "leaky_relu", "elu"]
+Initialiser = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"]
+RecurrentInitialiser = Literal["orthogonal", "identity", "glorot_uniform", "glorot_normal"]
+
+_IN_WORDS: Final = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole_lstm": "LSTM with peepholes"}
 _LEGAL_NAME: Final = "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit"
 
 
@@ -39,21 +47,106 @@ class Data(_Section):
     test_share: Share = Field(default=0.1, description="Last part of each series, scored once, never fitted on.")
 
 
-class Network(_Section):
-    """The stacked LSTM and the scaling around it."""
+class Convolution(_Section):
+    """A causal convolution in front of the recurrent layers; its last inputs are part of the carried state."""
 
-    layers: tuple[Positive, ...] = Field(default=(64, 64), min_length=1, description="Units of each LSTM layer.")
+    filters: Positive = Field(description="Numbers that it gives the first layer at each step.")
+    kernel: int = Field(
+        default=3, ge=2, le=1024, description="Steps that it looks at: the present one and those before."
+    )
+    activation: Activation = Field(default="relu", description="`tanh`, `relu`, `leaky_relu` or `elu`.")
+
+
+class Network(_Section):
+    """The recurrent layers, what stands in front of and behind them, and the scaling around it all."""
+
+    cell: Cell = Field(default="lstm", description="Kind of every recurrent layer.")
+    layers: tuple[Positive, ...] = Field(default=(64, 64), min_length=1, description="Units of each recurrent layer.")
+    bidirectional: bool = Field(
+        default=False,
+        description="Whether each layer also reads the window backwards; such a network carries no state.",
+    )
+    output: Output = Field(
+        default="sequence",
+        description="`sequence`: learns the next step at every step of a window; `vector`: at its end alone; "
+        "`horizon`: learns the whole horizon at once at its end.",
+    )
+    horizon: Positive | None = Field(
+        default=None, description="Steps that output `horizon` gives at once; data.horizon where not given."
+    )
+    decoder: tuple[Positive, ...] = Field(
+        default=(), description="Units of the recurrent layers that unfold the horizon; none: one dense layer."
+    )
+    carry: bool | None = Field(
+        default=None,
+        description="Whether the served model carries its state; false: its window is slid. Where it can if not given.",
+    )
+    convolution: Convolution | None = Field(
+        default=None, description="A causal convolution in front; none if not given."
+    )
+    activation: Activation = Field(default="tanh", description="Of the recurrent layers' candidates and outputs.")
+    initialiser: Initialiser = Field(default="glorot_uniform", description="Of the weights on a layer's inputs.")
+    recurrent_initialiser: RecurrentInitialiser = Field(
+        default="orthogonal", description="Of the weights on a layer's own last output."
+    )
+    normalisation: Literal["none", "layer", "batch"] = Field(
+        default="none", description="Of what each recurrent layer gives the next one."
+    )
+    residual: bool = Field(default=True, description="Whether a layer as wide as its inputs is added to them.")
+    head: Literal["references", "plain"] = Field(
+        default="references",
+        description="`references`: weights over simple forecasts, and a correction; `plain`: one dense layer over what "
+        "is seen of the scaled values alone.",
+    )
     context_length: int = Field(
         default=192, ge=1, le=LONGEST_CONTEXT, description="Steps of history that the network is given."
     )
-    scaling: Literal["window", "none"] = Field(
-        default="window", description="`window`: by each window's own level and spread; `none`: raw values."
+    scaling: Literal["window", "none"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default="window",
+        description="`window`: by each window's own level and spread; `none`: raw values; a number: values are divided "
+        "by it, and forecasts multiplied.",
     )
     lags: tuple[Annotated[int, Field(ge=2)], ...] | Literal["season", "found"] = Field(
         default="season",
         description="Seasons whose last values the network sees: the known season, periods found in each window, or "
         "a list of lengths.",
     )
+
+    @property
+    def carries(self) -> bool:
+        """Whether the served model carries its state between steps; else its window is slid."""
+        return not self.bidirectional and self.carry is not False
+
+    @property
+    def summary(self) -> str:
+        """The recurrent layers in words, such as `bidirectional GRU of 32 and 32 units`."""
+        units = " and ".join(str(units) for units in self.layers)
+        return f"{'bidirectional' if self.bidirectional else 'stacked'} {_IN_WORDS[self.cell]} of {units} units"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.bidirectional and self.carry:
+            raise _contradiction(
+                "network.carry",
+                "a bidirectional network reads its window from both ends and cannot carry a state: leave carry away, "
+                "or make it false",
+            )
+        if self.bidirectional and self.output == "sequence":
+            raise _contradiction(
+                "network.output",
+                "at each step of a sequence a bidirectional network has already read the next one: may be 'vector' or "
+                "'horizon' with network.bidirectional",
+            )
+        if self.output != "horizon" and self.horizon is not None:
+            raise _contradiction("network.horizon", "goes with network.output = 'horizon' alone: leave it away")
+        if self.output != "horizon" and self.decoder:
+            raise _contradiction("network.decoder", "goes with network.output = 'horizon' alone: leave it away")
+        if self.lags == "found" and self.head == "plain":
+            raise _contradiction(
+                "network.lags",
+                "'found' goes with network.head = 'references' alone: may be 'season' or a list of lengths",
+            )
+        return self
 
 
 class Fitting(_Section):
@@ -62,11 +155,45 @@ class Fitting(_Section):
     epochs: Positive = 60
     steps_per_epoch: Positive | None = Field(default=None, description="Batches an epoch; derived from the data.")
     batch_size: Positive = 32
+    lengths: Literal["equal", "mixed"] = Field(
+        default="equal",
+        description="Of the windows in a batch; `mixed`: each has a context of its own, padded in front and masked.",
+    )
+    optimiser: Literal["adam", "sgd"] = "adam"
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Of optimiser `sgd`; 0.9 where not given."
+    )
     learning_rate: float = Field(default=2e-3, gt=0)
-    clip_norm: float = Field(default=1.0, gt=0, description="Largest global norm of a gradient.")
+    clip_norm: float = Field(default=1.0, ge=0, description="Largest global norm of a gradient; 0 = any.")
+    clip_value: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Largest size of each number of a gradient, with clip_norm = 0; any where not given."
+    )
     patience: Positive = Field(default=8, description="Epochs without improvement on validation before stopping.")
+    loss: Literal["huber", "mae", "mse", "pinball"] = Field(
+        default="huber", description="Of errors in units of the scale."
+    )
     huber_delta: float = Field(default=0.1, gt=0, description="Scaled error from which the Huber loss is linear.")
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="Share of observations that loss `pinball` puts below the forecast."
+    )
+    iterated: bool = Field(
+        default=True, description="Whether forecasts fed back are learnt from too, where the state is carried."
+    )
     warm_up: int = Field(default=100, ge=0, description="Batches over which the learning rate rises to its value.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.loss == "pinball" and self.quantile is None:
+            raise _contradiction("fitting.quantile", "loss 'pinball' needs one: may be a number between 0 and 1")
+        if self.loss != "pinball" and self.quantile is not None:
+            raise _contradiction("fitting.quantile", "goes with fitting.loss = 'pinball' alone: leave it away")
+        if self.optimiser != "sgd" and self.momentum is not None:
+            raise _contradiction("fitting.momentum", "goes with fitting.optimiser = 'sgd' alone: leave it away")
+        if self.clip_value is not None and self.clip_norm > 0:
+            raise _contradiction(
+                "fitting.clip_value", "a gradient is clipped in one way: leave it away, or set fitting.clip_norm to 0"
+            )
+        return self
 
 
 class Config(_Section):
@@ -78,6 +205,17 @@ class Config(_Section):
     data: Data = Data()
     network: Network = Network()
     fitting: Fitting = Fitting()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        horizon = self.network.horizon
+        if horizon is not None and horizon != self.data.horizon:
+            raise _contradiction(
+                "network.horizon",
+                "the horizon given at once must be the one that is scored: leave it away, or give data.horizon the "
+                "same number",
+            )
+        return self
 
 
 def read_config(file: Path | None, overrides: Mapping[str, Mapping[str, Any] | Any]) -> Config:
@@ -108,9 +246,44 @@ def read_config(file: Path | None, overrides: Mapping[str, Mapping[str, Any] | A
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        if (place, first["type"]) == ("name", "string_pattern_mismatch"):
-            source = "configuration key name" if overrides.get("name") is None else "--name"
-            raise ConfigError(f"{source}: {_LEGAL_NAME}") from None
-        raise ConfigError(f"configuration key {place}: {first['msg']}") from None
+        raise ConfigError(_in_words(error.errors(include_url=False, include_input=False), overrides)) from None
+
+
+def _contradiction(key: str, message: str) -> PydanticCustomError:
+    """What two keys say against each other, told under the first one's name."""
+    return PydanticCustomError("contradiction", "{message}", {"key": key, "message": message})
+
+
+def _in_words(faults: list[ErrorDetails], overrides: Mapping[str, Any]) -> str:
+    first = faults[0]
+    if first["type"] == "contradiction":
+        return f"configuration key {first['ctx']['key']}: {first['ctx']['message']}"
+    place, section = _key(first["loc"])
+    if (place, first["type"]) == ("name", "string_pattern_mismatch"):
+        source = "configuration key name" if overrides.get("name") is None else "--name"
+        return f"{source}: {_LEGAL_NAME}"
+    if first["type"] == "extra_forbidden":
+        return f"configuration key {place}: there is no such key; there may be {', '.join(section.model_fields)}"
+    # A key that may hold several kinds of things has a fault for each of them.
+    told = dict.fromkeys(fault["msg"] for fault in faults if _key(fault["loc"])[0] == place)
+    return f"configuration key {place}: {'; or '.join(told)}"
+
+
+def _key(location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
+    """The name of the key that a fault lies in, without what lies inside its value, and the section around it."""
+    section: type[BaseModel] = Config
+    parts: list[str] = []
+    for part in location:
+        parts.append(str(part))
+        field = section.model_fields.get(str(part))
+        inner = None if field is None else _section(field.annotation)
+        if inner is None:
+            break
+        section = inner
+    return ".".join(parts), section
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, where it holds one."""
+    found = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in found if issubclass(kind, BaseModel)), None)

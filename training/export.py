@@ -1,25 +1,22 @@
-"""Keras to ONNX: conversion to native nodes, the check that both compute the same, and writing the artifact."""
+"""Keras to ONNX: recording the graph, the check that both compute the same, and writing the artifact."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import tensorflow as tf
-import tf2onnx
 
 from service.artifact import FORECAST, METADATA_KEY, NEXT_STATE, SCALE, STATE, VALUES, Metadata
-from service.engine import Engine
+from service.engine import Engine, Step
 from service.errors import ArtifactError
+from service.window import Values
 from training.errors import ExportError
 from training.model import Forecaster
+from training.native import Recorder
 
 TOLERANCE: Final = 1e-4  # relative, of every forecast, state and scale
-_OPSET: Final = 18
-_LOOPS: Final = frozenset({"Loop", "Scan"})
 _BATCHES: Final = (1, 3)
 _DECODED: Final = 5
 
@@ -33,7 +30,7 @@ def export(network: Forecaster, metadata: Metadata, path: Path) -> None:
         path: the file to write; it appears whole or not at all.
 
     Raises:
-        ExportError: the graph has a loop instead of native cells, breaks the contract, or computes something else.
+        ExportError: the graph breaks the contract, or computes something else.
     """
     graph = convert(network)
     unfinished = path.with_name(f".{path.name}.unchecked")
@@ -57,65 +54,68 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
 
 
 def convert(network: Forecaster) -> onnx.ModelProto:
-    """Convert a network to an ONNX graph of the contract's tensors and native recurrent nodes.
-
-    Raises:
-        ExportError: a recurrent layer did not become a native node.
-    """
-    signature = [
-        tf.TensorSpec((None, None, network.features), tf.float32, name=VALUES),
-        tf.TensorSpec((None, network.state_size), tf.float32, name=STATE),
-    ]
-
-    @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
-    def step(values: Any, state: Any) -> Mapping[str, Any]:
-        forecast, next_state, scale = network.step(values, state)
-        return {FORECAST: forecast, NEXT_STATE: next_state, SCALE: scale}
-
-    graph: onnx.ModelProto
-    graph, _ = tf2onnx.convert.from_function(step, input_signature=signature, opset=_OPSET)
-    loops = sorted({node.op_type for node in graph.graph.node} & _LOOPS)
-    native = sum(node.op_type == "LSTM" for node in graph.graph.node)
-    if loops or native != len(network.units):
-        raise ExportError(
-            f"{len(network.units)} LSTM layers became {native} native LSTM nodes, and the graph holds "
-            f"{', '.join(loops) or 'no loop'}: it would be slow to serve"
-        )
-    shapes = {
-        VALUES: ("batch", "time", network.features),
-        STATE: ("batch", network.state_size),
-        FORECAST: ("batch", network.features),
-        NEXT_STATE: ("batch", network.state_size),
-        SCALE: ("batch", network.features),
-    }
-    for tensor in [*graph.graph.input, *graph.graph.output]:
-        tensor.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, shapes[tensor.name]))
-    onnx.checker.check_model(graph)
-    return graph
+    """Record a network as an ONNX graph of the contract's tensors, each recurrent layer one native node."""
+    recorder = Recorder(network.network)
+    row, size = ("batch", network.features), network.state_size
+    inputs: dict[str, tuple[str | int, ...]] = {VALUES: ("batch", "time", network.features)}
+    if size:
+        inputs[STATE] = ("batch", size)
+    symbols = [recorder.input(name) for name in inputs]
+    forecast, next_state, scale = network.step(symbols[0], symbols[1] if size else None, recorder)
+    outputs = {FORECAST: (forecast, row), SCALE: (scale, row)}
+    if size:
+        outputs[NEXT_STATE] = (next_state, ("batch", size))
+    return recorder.model(inputs, outputs)
 
 
 def check_parity(network: Forecaster, engine: Engine) -> None:
-    """Compare Keras with onnxruntime: prefill at two batch sizes and lengths, and decoding step by step after each.
+    """Compare Keras with onnxruntime, at two batch sizes and lengths.
+
+    What a whole window gives is compared; then, where the state is carried, observed values decoded step by step, and
+    forecasts fed back.
 
     Raises:
         ExportError: they differ by more than `TOLERANCE`, naming the tensor, the shape and the difference.
     """
     rng = np.random.default_rng(0)
-    lengths = sorted({engine.minimum_window, engine.context_length})
     for batch in _BATCHES:
-        for length in lengths:
+        for length in sorted({engine.minimum_window, engine.context_length}):
             values = _example(rng, batch, length + _DECODED, network.features)
-            truth = np.asarray(network.sequence(values, length)[0])
             place = f"batch {batch}, window {length}"
-            fresh = np.zeros((batch, network.state_size), np.float32)
-            step = engine.run(values[:, :length], fresh)
-            keras_step = [np.asarray(part) for part in network.step(values[:, :length], fresh)]
-            for name, found, wanted in zip((FORECAST, NEXT_STATE, SCALE), step, keras_step, strict=True):
-                _compare(f"{name} after prefill ({place})", found, wanted)
-            for ahead in range(_DECODED + 1):
-                _compare(f"forecast {ahead} steps after prefill ({place})", step.forecast, truth[:, length - 1 + ahead])
-                if ahead < _DECODED:
-                    step = engine.run(values[:, length + ahead : length + ahead + 1], step.next_state)
+            step = _check_window(network, engine, values[:, :length], place)
+            if step.next_state is not None:
+                _check_observed(network, engine, values, length, step, place)
+            _check_iterated(network, engine, values[:, :length], step, place)
+
+
+def _check_window(network: Forecaster, engine: Engine, window: Values, place: str) -> Step:
+    fresh = np.zeros((len(window), network.state_size), np.float32) if network.state_size else None
+    step = engine.run(window, fresh)
+    wanted = [None if part is None else np.asarray(part) for part in network.step(window, fresh)]
+    for name, found, part in zip((FORECAST, NEXT_STATE, SCALE), step, wanted, strict=True):
+        if part is not None:
+            _compare(f"{name} after a window ({place})", found, part)
+    return step
+
+
+def _check_observed(network: Forecaster, engine: Engine, values: Values, length: int, step: Step, place: str) -> None:
+    """Observed values, one by one: what is served reads on as what was fitted does."""
+    truth = None if network.direct else np.asarray(network.sequence(values, length)[0])
+    for ahead in range(_DECODED):
+        new = values[:, length + ahead : length + ahead + 1]
+        wanted = network.step(new, step.next_state)[0] if truth is None else truth[:, length + ahead]
+        step = engine.run(new, step.next_state)
+        _compare(f"forecast {ahead + 1} observed steps after a window ({place})", step.forecast, np.asarray(wanted))
+
+
+def _check_iterated(network: Forecaster, engine: Engine, window: Values, step: Step, place: str) -> None:
+    """What fitting forecasts from a window's end: fed back, or handed out, where the state is carried."""
+    rolls = step.next_state is not None and not network.direct
+    truth = np.asarray(network.ahead(window, steps=_DECODED + 1 if rolls else None)[0])
+    for ahead in range(truth.shape[1] if step.next_state is not None else 1):
+        if ahead:
+            step = engine.run(step.forecast[:, None], step.next_state)
+        _compare(f"forecast {ahead + 1} steps after a window ({place})", step.forecast, truth[:, ahead])
 
 
 def _compare(what: str, found: npt.NDArray[np.float32] | None, wanted: npt.NDArray[np.float32]) -> None:

@@ -18,6 +18,7 @@ from training.windows import Batch, Windows
 
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from
 _CONTEXT_WEIGHT: Final = 0.2  # of steps inside the context, whose scale has seen what they forecast
+_USUAL_MOMENTUM: Final = 0.9
 _ERROR_LIMIT: Final = 30.0  # scaled errors beyond it teach nothing: a flat window before a jump
 
 
@@ -57,7 +58,9 @@ class Progress(Protocol):
 def fit(panel: Panel, split: Split, config: Config, *, checkpoint: Path, progress: Progress) -> Fitted:
     """Fit the network that a configuration asks for to a panel's training part; see `fit_network`."""
     keras.utils.set_random_seed(config.seed)
-    network = Forecaster.from_network(config.network, features=len(panel.features), season=panel.season)
+    network = Forecaster.from_network(
+        config.network, features=len(panel.features), season=panel.season, horizon=split.horizon
+    )
     windows = Windows.cut(panel, split, config)
     return fit_network(
         network,
@@ -99,7 +102,7 @@ def fit_network(
         warmup_target=fitting.learning_rate,
         warmup_steps=fitting.warm_up,
     )
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=fitting.clip_norm)
+    optimizer = _optimizer(fitting, schedule)
     optimizer.build(network.trainable_variables)
     run = _Run(network, optimizer, fitting)
     resumed_at = run.restore(checkpoint)
@@ -118,6 +121,14 @@ def fit_network(
     return Fitted(network, run.history, resumed_at)
 
 
+def _optimizer(fitting: Fitting, schedule: Any) -> keras.optimizers.Optimizer:
+    clipping = {"global_clipnorm": fitting.clip_norm or None, "clipvalue": fitting.clip_value}
+    if fitting.optimiser == "adam":
+        return keras.optimizers.Adam(schedule, **clipping)
+    momentum = _USUAL_MOMENTUM if fitting.momentum is None else fitting.momentum
+    return keras.optimizers.SGD(schedule, momentum=momentum, **clipping)
+
+
 class _Run:
     """The state of a fitting run: everything that a checkpoint must hold."""
 
@@ -129,15 +140,16 @@ class _Run:
         self.best: list[npt.NDArray[np.float32]] = network.get_weights()
         window = tf.TensorSpec((None, None, network.features), tf.float32)
         steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
+        lengths = [tf.TensorSpec((None,), tf.int32)] if fitting.lengths == "mixed" else []
         # Compiled once for every length: compiling takes longer than an epoch over a short series.
-        self._learn = tf.function(self._descend, input_signature=[window, steps, steps])
+        self._learn = tf.function(self._descend, input_signature=[window, steps, steps, *lengths])
         self._judge = tf.function(self._loss, input_signature=[window, steps, steps, weight])
 
     def learn(self, batch: Batch) -> Any:
-        return self._learn(*batch)
+        return self._learn(*(part for part in batch if part is not None))
 
     def judge(self, batch: Batch) -> Any:
-        return self._judge(*batch, 0.0)
+        return self._judge(batch.values, batch.context, batch.free, 0.0)
 
     def patience_is_spent(self) -> bool:
         return len(self.history.validation) - self.history.best_epoch >= self.fitting.patience
@@ -171,27 +183,66 @@ class _Run:
             self.history = History(**json.loads(str(saved["history"])))
         return len(self.history.training)
 
-    def _descend(self, values: Any, context: Any, free: Any) -> Any:
+    def _descend(self, values: Any, context: Any, free: Any, lengths: Any = None) -> Any:
         with tf.GradientTape() as tape:
-            loss = self._loss(values, context, free, _CONTEXT_WEIGHT)
+            loss = self._loss(values, context, free, _CONTEXT_WEIGHT, lengths, training=True)
         weights = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         return loss
 
-    def _loss(self, values: Any, context: Any, free: Any, context_weight: Any) -> Any:
-        """Huber loss in units of each window's scale: one-step at every step, plus iterated beyond the context."""
-        forecasts, rolled, scale = self.network.sequence(values, context, free=free)
+    def _loss(
+        self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any = None, training: bool = False
+    ) -> Any:
+        """The mean loss of a batch: of what the network's output forecasts, in units of each window's scale."""
+        if self.network.network.output == "sequence":
+            return self._loss_along(values, context, free, context_weight, lengths, training)
+        ahead = values[:, context : context + free]
+        rolls = self._iterated and not self.network.direct
+        forecasts, scale = self.network.ahead(
+            values[:, :context], steps=free if rolls else None, lengths=lengths, training=training
+        )
+        errors = self._error((ahead[:, : tf.shape(forecasts)[1]] - forecasts) / scale[:, None])
+        loss = tf.reduce_mean(errors)
+        return loss + tf.reduce_mean(errors[:, :1]) if rolls else loss
+
+    def _loss_along(
+        self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any, training: bool
+    ) -> Any:
+        """The one-step loss at every step of the windows, plus the iterated one beyond their context."""
+        forecasts, rolled, scale = self.network.sequence(
+            values, context, free=free if self._iterated else None, lengths=lengths, training=training
+        )
         scale = scale[:, None]
         steps = tf.range(tf.shape(values)[1] - 1)
-        inside = tf.where(steps < tf.minimum(_SETTLING, context - 1), 0.0, context_weight)
-        weights = tf.where(steps < context - 1, inside, 1.0)
-        errors = self._huber((values[:, 1:] - forecasts[:, :-1]) / scale)
-        one_step = tf.reduce_mean(tf.reduce_mean(errors, axis=(0, 2)) * weights) / tf.reduce_mean(weights)
-        iterated = tf.reduce_mean(self._huber((values[:, context : context + free] - rolled) / scale))
-        return one_step + iterated
+        errors = self._error((values[:, 1:] - forecasts[:, :-1]) / scale)
+        if lengths is None:
+            inside = tf.where(steps < tf.minimum(_SETTLING, context - 1), 0.0, context_weight)
+            weights = tf.where(steps < context - 1, inside, 1.0)
+            loss = tf.reduce_mean(tf.reduce_mean(errors, axis=(0, 2)) * weights) / tf.reduce_mean(weights)
+        else:
+            seen = steps - (context - lengths[:, None])  # (batch, time − 1): real steps before each
+            inside = tf.where(seen < tf.minimum(_SETTLING, lengths[:, None] - 1), 0.0, context_weight)
+            weights = tf.where(steps < context - 1, inside, 1.0)
+            loss = tf.reduce_mean(tf.reduce_mean(errors, axis=2) * weights) / tf.reduce_mean(weights)
+        if rolled is None:
+            return loss
+        return loss + tf.reduce_mean(self._error((values[:, context : context + free] - rolled) / scale))
 
-    def _huber(self, errors: Any) -> Any:
-        """The Huber loss divided by its delta, so that a small delta makes it the absolute error."""
-        delta = self.fitting.huber_delta
-        size = tf.minimum(tf.abs(errors), _ERROR_LIMIT)
+    @property
+    def _iterated(self) -> bool:
+        return self.fitting.iterated and self.network.network.carries
+
+    def _error(self, errors: Any) -> Any:
+        """The loss of scaled errors, actual minus forecast, each bounded."""
+        fitting = self.fitting
+        errors = tf.clip_by_value(errors, -_ERROR_LIMIT, _ERROR_LIMIT)
+        if fitting.quantile is not None:  # the pinball loss alone has one
+            return tf.maximum(fitting.quantile * errors, (fitting.quantile - 1.0) * errors)
+        if fitting.loss == "mse":
+            return tf.square(errors)
+        size = tf.abs(errors)
+        if fitting.loss == "mae":
+            return size
+        # The Huber loss divided by its delta, so that a small delta makes it the absolute error.
+        delta = fitting.huber_delta
         return tf.where(size <= delta, 0.5 * tf.square(errors) / delta, size - 0.5 * delta)

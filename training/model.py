@@ -1,99 +1,115 @@
-"""The network: a stacked LSTM with scaling, seasonal lags and a carried state, all inside the graph.
+"""The network: recurrent layers with scaling, seasonal lags and a carried state, all inside the graph.
 
-At each step the network sees the observation, its change, and what one season ago says about the next step. It answers
-with weights over simple forecasts (the last value, the value one season ago, that season's change added to the last
-value, the window's mean) and a correction, so that it starts from sensible references and learns when to trust which.
+At each step the network sees the observation, its change, and what one season ago says about the next step. Its head
+answers with weights over simple forecasts (the last value, the value one season ago, that season's change added to the
+last value, the window's mean) and a correction, so that it starts from sensible references and learns when to trust
+which. A `plain` head sees the scaled values alone and answers through one dense layer.
+
+The arithmetic is written once, in the operations of `training.operations`: computed by TensorFlow in fitting, recorded
+as an ONNX graph by `training.native` in the export. Inside, time is the first axis.
 
 The state row that the service carries between steps is laid out as
 
-    known (1) | location (F) | spread (F) | change (F) | recent values (R · F) | found seasons (4 · F) | h, c by layer
+    known (1) | [left (1) | ahead (H · F)] | location, spread, change, ratio, scale (F each) | recent values (R · F) |
+    found seasons (4 · F) | the convolution's last inputs | states by layer
 
 where `known` is 0 for a fresh row, F is the number of features and R how far back the longest lag reaches. The found
-seasons are two lags and how strong each is; only a network that looks for them has these columns.
+seasons are two lags and how strong each is; only a network that looks for them has these columns. Only one that
+forecasts its horizon of H steps at once has `ahead`, whose first step is the one that was given last, and `left`, how
+many behind that are still to be given.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 
+from training.cells import recurrent, states
 from training.config import Network
+from training.native import Recorder
+from training.operations import TensorFlow
 
 LONGEST_FOUND: Final = 168  # a week of hours: the longest season looked for in a window
 FOUND_LAGS: Final = 2
 _INPUT_LIMIT: Final = 10.0
 _TINY: Final = 1e-6
+_NORMALISATIONS: Final = {"layer": layers.LayerNormalization, "batch": layers.BatchNormalization}
+
+Operations = TensorFlow | Recorder
+Season = tuple[Any, Any]  # the values one season before the next step and before this one, each (time, batch, features)
 
 
-class Scaled(NamedTuple):
-    """A window's own measure, each (batch, features): its level, its spread and the size of its steps."""
+class Measure(NamedTuple):
+    """A window's own measure, each (1, batch, features)."""
 
     location: Any
     spread: Any
-    change: Any
-
-    @property
-    def scale(self) -> Any:
-        """What errors are divided by, in training and in the error table: between spread and step size."""
-        return ops.sqrt(self.spread) * ops.sqrt(self.change)  # their product may overflow
+    change: Any  # the size of its steps
+    ratio: Any  # logarithm of spread / change
+    scale: Any  # what errors are divided by, in training and in the error table: between spread and step size
 
 
 class Carried(NamedTuple):
-    """What passes from one step to the next; None where there is nothing yet, or nothing of the kind."""
+    """What passes from one step to the next; None where there is nothing of the kind."""
 
-    measure: Scaled
-    recent: Any  # (batch, memory, features), centred
-    periods: Any | None  # (batch, 2 · FOUND_LAGS, features)
-    hidden: list[Any]  # [h, c] of each layer
+    measure: Measure
+    recent: Any  # (memory, batch, features), centred
+    periods: Any | None  # (2 · FOUND_LAGS, batch, features)
+    hidden: list[list[Any]] | None  # of the convolution and each layer, each (1, batch, ·); None for fresh ones
+
+
+class Reading(NamedTuple):
+    """What the layers made of a sequence, beside what the head needs to know of it."""
+
+    flow: Any  # (time, batch, ·): what the last layer gives at each step
+    end: Any  # (1, batch, ·): what it knows at the end
+    centred: Any  # (time, batch, features)
+    history: Any  # (memory + time, batch, features), centred
+    seasonal: list[Season]
 
 
 @keras.saving.register_keras_serializable(package="leadtime")
 class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
-    """A stacked unidirectional LSTM that maps observations in raw units to the next step in raw units.
+    """Recurrent layers that map observations in raw units to the next step, or the whole horizon, in raw units.
 
     Args:
+        network: which layers, head and scaling.
         features: observed values per step, all of them forecast.
-        units: width of each LSTM layer; layers of equal width are joined by a residual sum.
         lags: lengths of the seasons that the network looks back; empty for none.
-        found: whether two more are found in each window, by the autocorrelation of its changes.
-        scaled: whether windows are scaled by their own level and spread.
+        horizon: steps that it forecasts at once; 1 for all but output `horizon`.
     """
 
     def __init__(
-        self, *, features: int, units: tuple[int, ...], lags: tuple[int, ...], found: bool, scaled: bool, **kwargs: Any
+        self, *, network: Network | dict[str, Any], features: int, lags: Sequence[int], horizon: int, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self.network = network if isinstance(network, Network) else Network.model_validate(network)
         self.features = features
-        self.units = tuple(units)
         self.lags = tuple(lags)
-        self.found = found
-        self.scaled = scaled
-        self.seasons = len(self.lags) + (FOUND_LAGS if found else 0)
-        self.memory = max((*self.lags, LONGEST_FOUND if found else 1))
-        self.cells = [
-            layers.LSTM(width, return_sequences=True, return_state=True, name=f"lstm_{index}")
-            for index, width in enumerate(self.units)
-        ]
-        self.weigh = layers.Dense(features * self.candidates, kernel_initializer="zeros", name="weigh")
-        self.correct = layers.Dense(features, kernel_initializer="zeros", name="correct")
+        self.horizon = horizon
+        self.units = self.network.layers
+        self.found = self.network.lags == "found"
+        self.plain = self.network.head == "plain"
+        self.direct = self.network.output == "horizon"
+        self.seasons = len(self.lags) + (FOUND_LAGS if self.found else 0)
+        self.memory = max((*self.lags, LONGEST_FOUND if self.found else 1))
+        self._make_layers()
         self.build()
 
     @classmethod
-    def from_network(cls, network: Network, *, features: int, season: int | None) -> Self:
-        """Build what a configuration asks for, over series of a known season or none."""
+    def from_network(cls, network: Network, *, features: int, season: int | None, horizon: int = 1) -> Self:
+        """Build what a configuration asks for, over series of a known season or none.
+
+        `horizon` counts the steps that output `horizon` forecasts at once; the others take no notice of it.
+        """
         if network.lags == "season":
             lags: tuple[int, ...] = () if season is None else (season,)
         else:
             lags = () if network.lags == "found" else tuple(network.lags)
-        return cls(
-            features=features,
-            units=network.layers,
-            lags=lags,
-            found=network.lags == "found",
-            scaled=network.scaling == "window",
-        )
+        return cls(network=network, features=features, lags=lags, horizon=horizon if network.output == "horizon" else 1)
 
     @property
     def candidates(self) -> int:
@@ -102,125 +118,285 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 
     @property
     def inputs_per_step(self) -> int:
-        """Numbers that the first layer sees at each step."""
+        """Numbers that are seen at each step."""
+        if self.plain:
+            return self.features * (1 + self.seasons)
         per_feature = 3 + 2 * self.seasons + (FOUND_LAGS if self.found else 0)
         return self.features * per_feature
 
     @property
     def state_size(self) -> int:
-        """Floats carried per sequence, laid out as the module says."""
-        found = FOUND_LAGS if self.found else 0
-        return 1 + self.features * (3 + self.memory + 2 * found) + 2 * sum(self.units)
+        """Floats carried per sequence, laid out as the module says; 0 where the window is slid instead."""
+        return sum(self._columns()) if self.network.carries else 0
 
     def build(self, input_shape: Any = None) -> None:
         width = self.inputs_per_step
-        for cell, units in zip(self.cells, self.units, strict=True):
-            cell.build((None, None, width))
-            width = units
-        self.weigh.build((None, None, width))
-        self.correct.build((None, None, width))
-        # Start near the best simple reference: the season's value where one is known, else the last value.
-        bias = np.zeros((self.features, self.candidates), np.float32)
-        bias[:, 2 if self.lags else 0] = 2.0
-        self.weigh.bias.assign(bias.ravel())
+        if self.convolution is not None:
+            self.convolution.build((None, None, width))
+            width = self.convolution.filters
+        width = self._build_stack(self.cells, self.backward, self.norms, width)
+        width = self._build_stack(self.decoder, [], [None] * len(self.decoder), width)
+        for layer in self.heads:
+            layer.build((None, None, width))
+        if not self.plain:
+            # Start near the best simple reference: the season's value where one is known, else the last value.
+            bias = np.zeros((self.horizon if self._dense_horizon else 1, self.features, self.candidates), np.float32)
+            bias[..., 2 if self.lags else 0] = 2.0
+            self.heads[0].bias.assign(bias.ravel())
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
         return {
+            "network": self.network.model_dump(mode="json"),
             "features": self.features,
-            "units": self.units,
             "lags": self.lags,
-            "found": self.found,
-            "scaled": self.scaled,
+            "horizon": self.horizon,
         }
 
-    def sequence(self, values: Any, context: Any, *, free: Any = None) -> tuple[Any, Any | None, Any]:
+    def sequence(
+        self, values: Any, context: Any, *, free: Any = None, lengths: Any = None, training: bool = False
+    ) -> tuple[Any, Any | None, Any]:
         """Forecast the next step at every step, for training: the window's measure is taken from its context alone.
 
         Args:
             values: (batch, time, features), raw units; time is at least `context`.
             context: leading steps that level, spread and found seasons are taken from.
             free: steps to forecast iteratively beyond the context, each forecast being fed back; None for none.
+            lengths: (batch,) how many of the context's steps are real, the last ones; None for all.
+            training: whether batch normalisation learns.
 
         Returns:
             Forecasts of the next step at every step (batch, time, features), iterative forecasts
             (batch, free, features) or None, and the scale (batch, features).
         """
-        carried = self._begin(values[:, :context])
-        level, scale = carried.measure.location[:, None], carried.measure.scale
+        beyond, within, values = self._prepared(values, context, lengths, training)
+        carried = self._begin(within, values[:context])
+        level, scale = carried.measure.location, carried.measure.scale[0]
         centred = values - level
-        known, carried = self._run(centred[:, :context], carried)
-        ahead, _ = self._run(centred[:, context:], carried)
-        forecasts = ops.concatenate([known, ahead], axis=1) + level
+        reading, carried = self._read(within, centred[:context], carried)
+        known = self._next(within, reading, carried.measure)
+        reading, _ = self._read(beyond, centred[context:], carried)
+        ahead = self._next(beyond, reading, carried.measure)
+        forecasts = _batch_first(tf.concat([known, ahead], axis=0) + level)
         if free is None:
             return forecasts, None, scale
-        return forecasts, self._roll(known[:, -1:], carried, free) + level, scale
+        return forecasts, _batch_first(self._roll(known[-1:], carried, free) + level), scale
 
-    def step(self, values: Any, state: Any) -> tuple[Any, Any, Any]:
-        """The artifact's graph: see `service.artifact` for the tensors."""
-        hidden_sizes = [units for units in self.units for _ in range(2)]
-        begun_size = self.state_size - 1 - sum(hidden_sizes)
-        known, begun, *hidden = tf.split(state, [1, begun_size, *hidden_sizes], axis=1)
-        fresh = known < 0.5
-        # Decoding has no fresh row, and need not look for a measure and seasons in its single step.
-        begun = tf.cond(
-            tf.reduce_any(fresh),
-            lambda: tf.where(fresh, self._packed(self._begin(values)), begun),
-            lambda: tf.identity(begun),
-        )
-        carried = self._unpacked(begun, [hidden[place : place + 2] for place in range(0, len(hidden), 2)])
+    def ahead(self, values: Any, *, steps: Any = None, lengths: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """Forecast what follows windows (batch, time, features) in raw units, from their ends alone.
+
+        Args:
+            values: the windows, all of them context.
+            steps: how many steps to forecast, iteratively; None for one, and for output `horizon`, which forecasts all
+                that it has at once.
+            lengths: (batch,) how many of the steps are real, the last ones; None for all.
+            training: whether batch normalisation learns.
+
+        Returns:
+            Forecasts (batch, steps, features) and the scale (batch, features).
+        """
+        _, within, values = self._prepared(values, None, lengths, training)
+        carried = self._begin(within, values)
+        level = carried.measure.location
+        reading, carried = self._read(within, values - level, carried)
+        if self.direct:
+            forecasts = self._unfold(within, reading, carried)
+        else:
+            forecasts = self._next(within, reading, carried.measure, at_end=True)
+            forecasts = forecasts if steps is None else self._roll(forecasts, carried, steps)
+        return _batch_first(forecasts + level), carried.measure.scale[0]
+
+    def step(self, values: Any, state: Any | None, ops: Operations | None = None) -> tuple[Any, Any | None, Any]:
+        """The artifact's graph: see `service.artifact` for the tensors; without `state` where the window is slid.
+
+        `ops` are the operations that it is computed, or recorded, in; TensorFlow's if not given.
+        """
+        ops = ops or TensorFlow()
+        values = ops.transpose(values, (1, 0, 2))
+        if state is None:
+            carried = self._begin(ops, values)
+            known = queue = None
+        else:
+            known, queue, carried = self._taken_up(ops, values, ops.unsqueeze(state, 0))
         location = carried.measure.location
-        forecast, carried = self._run(values - location[:, None], carried, last_only=True)
-        parts = [ops.ones_like(known), self._packed(carried), *(part for pair in carried.hidden for part in pair)]
-        return forecast + location, ops.concatenate(parts, axis=1), carried.measure.scale
+        reading, carried = self._read(ops, values - location, carried)
+        if self.direct:
+            forecast, queue = self._handed_out(ops, ops.steps(values, -1, None), reading, carried, queue)
+        else:
+            forecast = self._next(ops, reading, carried.measure, at_end=True) + location
+        scale = ops.squeeze(carried.measure.scale, 0)
+        if known is None:
+            return ops.squeeze(forecast, 0), None, scale
+        row = [ops.maximum(known, 1.0), *(queue or ()), *self._packed(ops, carried)]
+        row += [part for parts in carried.hidden or () for part in parts]
+        return ops.squeeze(forecast, 0), ops.squeeze(ops.concatenate(row), 0), scale
 
-    def call(self, values: Any) -> Any:
-        """Forecast the next step at every step, the whole window being its context."""
-        carried = self._begin(values)
-        level = carried.measure.location[:, None]
-        forecasts, _ = self._run(values - level, carried)
-        return forecasts + level
+    @property
+    def _dense_horizon(self) -> bool:
+        """Whether one dense layer gives the whole horizon, without a decoder that unfolds it."""
+        return self.direct and not self.network.decoder
 
-    def _begin(self, values: Any) -> Carried:
-        """What a window of values (batch, time, features), raw units, begins with."""
-        measure = self._measure(values)
-        first = values[:, :1] - measure.location[:, None]
-        periods = self._find(values, measure) if self.found else None
-        return Carried(measure, ops.repeat(first, self.memory, axis=1), periods, [None] * len(self.cells))
+    def _make_layers(self) -> None:
+        network = self.network
+        self.convolution = None
+        if network.convolution is not None:
+            self.convolution = layers.Conv1D(
+                network.convolution.filters,
+                network.convolution.kernel,
+                activation=network.convolution.activation,
+                kernel_initializer=network.initialiser,
+                name="convolution",
+            )
+        self.cells = [
+            recurrent(network, units, name=f"{network.cell}_{index}") for index, units in enumerate(self.units)
+        ]
+        self.backward = [
+            recurrent(network, units, name=f"{network.cell}_{index}_backwards", backwards=True)
+            for index, units in enumerate(self.units)
+            if network.bidirectional
+        ]
+        kind = _NORMALISATIONS.get(network.normalisation)
+        self.norms = [None if kind is None else kind(name=f"normal_{index}") for index in range(len(self.units))]
+        self.decoder = [
+            recurrent(network, units, name=f"decoder_{index}") for index, units in enumerate(network.decoder)
+        ]
+        at_once = self.features * (self.horizon if self._dense_horizon else 1)
+        if self.plain:
+            self.heads = [layers.Dense(at_once, name="answer")]
+        else:
+            self.heads = [
+                layers.Dense(at_once * self.candidates, kernel_initializer="zeros", name="weigh"),
+                layers.Dense(at_once, kernel_initializer="zeros", name="correct"),
+            ]
 
-    def _packed(self, carried: Carried) -> Any:
-        """All that is carried but the cells' own state, as rows (batch, ·)."""
-        parts = [*carried.measure, ops.reshape(carried.recent, (-1, self.memory * self.features))]
-        if carried.periods is not None:
-            parts.append(ops.reshape(carried.periods, (-1, 2 * FOUND_LAGS * self.features)))
-        return ops.concatenate(parts, axis=1)
+    def _build_stack(self, cells: Sequence[Any], backward: Sequence[Any], norms: Sequence[Any], width: int) -> int:
+        for index, cell in enumerate(cells):
+            for layer in (cell, *backward[index : index + 1]):
+                layer.build((None, None, width))
+            width = cell.cell.units * (2 if backward else 1)
+            if norms[index] is not None:
+                norms[index].build((None, None, width))
+        return width
 
-    def _unpacked(self, rows: Any, hidden: list[Any]) -> Carried:
-        """The opposite of `_packed`."""
-        counts = [1, 1, 1, self.memory, *([2 * FOUND_LAGS] if self.found else [])]
-        parts = tf.split(rows, [self.features * count for count in counts], axis=1)
-        recent, *periods = (
-            ops.reshape(part, (-1, count, self.features)) for part, count in zip(parts[3:], counts[3:], strict=True)
+    def _columns(self) -> list[int]:
+        """Widths of the parts of a state row, those of what a window begins with being one."""
+        found = 2 * FOUND_LAGS if self.found else 0
+        queue = [1, self.horizon * self.features] if self.direct else []
+        return [
+            1,
+            *queue,
+            self.features * (5 + self.memory + found),
+            *(width for part in self._hidden() for width in part),
+        ]
+
+    def _hidden(self) -> list[list[int]]:
+        """Widths of the states of the convolution, where there is one, and of each layer."""
+        kept = [[units] * states(self.network.cell) for units in self.units]
+        if self.convolution is None:
+            return kept
+        return [[self.inputs_per_step * (self.convolution.kernel_size[0] - 1)], *kept]
+
+    def _prepared(self, values: Any, context: Any, lengths: Any, training: bool) -> tuple[TensorFlow, TensorFlow, Any]:
+        """Operations beyond and within the context, and the values, time first, with what is real laid into padding.
+
+        In front of a series stands its first value, as often as anybody looks back: so it stands in padding, too.
+        """
+        values = tf.transpose(values, (1, 0, 2))
+        beyond = TensorFlow(training=training)
+        if lengths is None:
+            return beyond, beyond, values
+        context = tf.shape(values)[0] if context is None else context
+        padding = context - lengths  # (batch,)
+        mask = tf.cast(tf.range(context)[:, None] >= padding[None, :], tf.float32)[..., None]
+        first = tf.gather(tf.transpose(values, (1, 0, 2)), padding, batch_dims=1)[None]  # (1, batch, features)
+        filled = tf.where(mask > 0.5, values[:context], first)
+        return beyond, TensorFlow(training=training, mask=mask), tf.concat([filled, values[context:]], axis=0)
+
+    def _begin(self, ops: Operations, values: Any) -> Carried:
+        """What a window of values (time, batch, features), raw units, begins with."""
+        measure = self._measure(ops, values)
+        first = ops.steps(values, None, 1) - measure.location
+        periods = self._find(ops, values, measure) if self.found else None
+        return Carried(measure, ops.repeated(first, self.memory), periods, None)
+
+    def _taken_up(self, ops: Operations, values: Any, state: Any) -> tuple[Any, list[Any] | None, Carried]:
+        """The parts of a state row (1, batch, state_size): known, the queue where there is one, and what is carried."""
+        known, *parts = ops.split(state, self._columns())
+        queue = None
+        if self.direct:
+            left, ahead, *parts = parts
+            queue = [left, ahead]
+        begun, *flat = parts
+        # Decoding has no fresh row, and need not look for a measure and seasons in its single step.
+        begun = ops.if_any_below(
+            known,
+            0.5,
+            lambda: ops.where(known < 0.5, ops.concatenate(self._packed(ops, self._begin(ops, values))), begun),
+            lambda: begun,
         )
-        return Carried(Scaled(*parts[:3]), recent, periods[0] if periods else None, hidden)
+        rest = iter(flat)
+        hidden = [[next(rest) for _ in widths] for widths in self._hidden()]
+        return known, queue, self._unpacked(ops, begun, hidden)
 
-    def _measure(self, values: Any) -> Scaled:
+    def _packed(self, ops: Operations, carried: Carried) -> list[Any]:
+        """All that is carried but the hidden states, as parts of a row (1, batch, ·)."""
+        parts = [*carried.measure, self._row(ops, carried.recent, self.memory)]
+        if carried.periods is not None:
+            parts.append(self._row(ops, carried.periods, 2 * FOUND_LAGS))
+        return parts
+
+    def _unpacked(self, ops: Operations, row: Any, hidden: list[list[Any]]) -> Carried:
+        """The opposite of `_packed`."""
+        counts = [1] * len(Measure._fields) + [self.memory] + ([2 * FOUND_LAGS] if self.found else [])
+        parts = ops.split(row, [self.features * count for count in counts])
+        steps = [self._steps(ops, part, count, self.features) for part, count in zip(parts, counts, strict=True)]
+        measure, recent, periods = steps[: len(Measure._fields)], steps[len(Measure._fields)], steps[-1]
+        return Carried(Measure(*measure), recent, periods if self.found else None, hidden)
+
+    def _row(self, ops: Operations, steps: Any, count: int) -> Any:
+        """Steps (count, batch, features) as one row (1, batch, count · features)."""
+        if count == 1:
+            return steps
+        if self.features == 1:
+            return ops.transpose(steps, (2, 1, 0))
+        return ops.reshape(ops.transpose(steps, (1, 0, 2)), (1, -1, count * self.features))
+
+    def _steps(self, ops: Operations, row: Any, count: int, width: int) -> Any:
+        """The opposite: a row (1, batch, count · width) as steps (count, batch, width)."""
+        if count == 1:
+            return row
+        if width == 1:
+            return ops.transpose(row, (2, 1, 0))
+        return ops.transpose(ops.reshape(row, (-1, count, width)), (1, 0, 2))
+
+    def _measure(self, ops: Operations, values: Any) -> Measure:
         """Level, spread and step size of each window; never zero, never overflowing for values of any size."""
-        if not self.scaled:
-            zeros = ops.zeros_like(values[:, 0])
-            return Scaled(zeros, zeros + 1.0, zeros + 1.0)
-        magnitude = ops.max(ops.abs(values), axis=1)
+        if self.network.scaling != "window":
+            zeros = ops.steps(values, None, 1) * 0.0
+            size = zeros + (1.0 if self.network.scaling == "none" else float(self.network.scaling))
+            return Measure(zeros, size, size, zeros, size)
+        magnitude = ops.max(ops.abs(values), 0)
         magnitude = ops.where(magnitude > 1e-30, magnitude, 1.0)
-        small = values / magnitude[:, None]  # squares of it stay in range
-        location = ops.mean(small, axis=1)
-        spread = ops.sqrt(ops.mean(ops.square(small - location[:, None]), axis=1)) + _TINY
-        # The sum over steps instead of the mean of differences keeps one step (decode) free of a division by zero.
-        steps = ops.cast(ops.shape(values)[1], "float32")
-        change = ops.sum(ops.abs(small[:, 1:] - small[:, :-1]), axis=1) / ops.maximum(steps - 1.0, 1.0)
-        change = ops.maximum(change, 0.02 * spread)
-        return Scaled(location * magnitude, spread * magnitude, change * magnitude)
+        small = values / magnitude  # squares of it stay in range
+        count = ops.length(small) if ops.mask is None else ops.sum(ops.mask, 0)
 
-    def _find(self, values: Any, measure: Scaled) -> Any:
+        def mean(x: Any) -> Any:
+            return ops.mean(x, 0) if ops.mask is None else ops.sum(x * ops.mask, 0) / count
+
+        location = mean(small)
+        deviation = small - location
+        spread = ops.sqrt(mean(deviation * deviation)) + _TINY
+        # The sum over steps instead of the mean of differences keeps one step (decode) free of a division by zero.
+        steps = ops.abs(ops.steps(small, 1, None) - ops.steps(small, None, -1))
+        change = ops.sum(steps, 0) / ops.maximum(count - 1.0, 1.0)
+        change = ops.maximum(change, spread * 0.02)
+        spread, change = spread * magnitude, change * magnitude
+        # The scale is the root of a product that may overflow.
+        return Measure(
+            location * magnitude, spread, change, ops.log(spread / change), ops.sqrt(spread) * ops.sqrt(change)
+        )
+
+    def _find(self, ops: Operations, values: Any, measure: Measure) -> Any:
         """The two seasons that the changes of each window repeat most at, and how much they do.
 
         Changes, not values, because a trend or a random walk correlates with itself at every short lag. The first
@@ -228,110 +404,209 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         overlap, which favours the longest that all others divide: a week beside a day.
 
         Returns:
-            (batch, 2 · FOUND_LAGS, features): the lags in steps as floats, then their autocorrelations.
+            (2 · FOUND_LAGS, batch, features): the lags in steps as floats, then their autocorrelations.
         """
-        batch, time = ops.shape(values)[0], ops.shape(values)[1]
-        rows = ops.reshape(ops.transpose(values, (0, 2, 1)), (-1, time))  # (batch · features, time)
-        change = ops.reshape(measure.change, (-1, 1))
-        first = rows[:, :1]
-        before = ops.concatenate([first, rows[:, :-1]], axis=1)
-        changes = ops.clip((rows - before) / change, -4.0, 4.0)
-        padded = ops.concatenate([ops.zeros_like(ops.repeat(first, LONGEST_FOUND + 1, axis=1)), changes], axis=1)
+        before = ops.concatenate([ops.steps(values, None, 1), ops.steps(values, None, -1)], axis=0)
+        changes = ops.clip((values - before) / measure.change, -4.0, 4.0)
+        changes = ops.transpose(changes, (1, 2, 0))  # (batch, features, time)
         lags = np.arange(1, LONGEST_FOUND + 2)
-        index = (LONGEST_FOUND + 1 - lags)[:, None] + tf.range(time)[None, :]
-        shifted = tf.gather(padded, index, axis=1)  # (batch · features, lags, time)
-        energy = ops.sum(ops.square(changes), axis=1, keepdims=True) + _TINY
-        likeness = ops.squeeze(ops.matmul(shifted, changes[:, :, None]), axis=-1) / energy
-        middle = likeness[:, 1:-1]  # of lags 2 … LONGEST_FOUND
-        peak = ops.logical_and(middle > likeness[:, :-2], middle >= likeness[:, 2:])
-        overlap = 1.0 - lags[1:-1].astype(np.float32) / ops.cast(ops.maximum(time, 2), "float32")
-        peak = ops.logical_and(peak, (overlap > 0.45)[None, :])
+        index = (LONGEST_FOUND + 1 - lags)[:, None] + ops.places(values)  # (lags, time)
+        shifted = ops.gather_last(ops.padded(changes, LONGEST_FOUND + 1), index)  # (batch, features, lags, time)
+        energy = ops.sum(changes * changes, 2) + _TINY
+        likeness = ops.squeeze(ops.matmul(shifted, ops.unsqueeze(changes, 3)), 3) / energy  # (batch, features, lags)
+        before_it, middle, after_it = (
+            ops.gather_last(likeness, np.arange(start, start + LONGEST_FOUND - 1)) for start in range(3)
+        )  # of lags 2 … LONGEST_FOUND
+        count = ops.length(values) if ops.mask is None else ops.sum(ops.mask, 0)[0, :, :, None]  # (batch, 1, 1)
+        overlap = 1.0 - lags[1:-1].astype(np.float32) / ops.maximum(count, 2.0)
+        peak = (middle > before_it) & (middle >= after_it) & (overlap > 0.45)
         whole = ops.where(peak, middle, -1.0)
-        level = ops.where(peak, middle / ops.maximum(overlap, 0.1)[None, :], -1.0)
-        best = ops.stack([tf.argmax(whole, axis=1), tf.argmax(level, axis=1)], axis=1)
-        strength = ops.stack([ops.max(whole, axis=1), ops.max(level, axis=1)], axis=1)
-        found = ops.concatenate([ops.cast(best, "float32") + 2.0, strength], axis=1)
-        return ops.transpose(ops.reshape(found, (batch, self.features, 2 * FOUND_LAGS)), (0, 2, 1))
+        level = ops.where(peak, middle / ops.maximum(overlap, 0.1), -1.0)
+        found = [ops.argmax(whole) + 2.0, ops.argmax(level) + 2.0, ops.max(whole, 2), ops.max(level, 2)]
+        return ops.transpose(ops.concatenate(found), (2, 0, 1))
 
-    def _run(
-        self, centred: Any, before: Carried, *, single: bool = False, last_only: bool = False
-    ) -> tuple[Any, Carried]:
-        """Roll the cells over centred observations (batch, time, features), from and to what is carried.
+    def _read(self, ops: Operations, centred: Any, before: Carried) -> tuple[Reading, Carried]:
+        """Roll the layers over centred observations (time, batch, features), from and to what is carried."""
+        history = ops.concatenate([before.recent, centred], axis=0)
+        seasonal = [self._season(ops, history, lag) for lag in self.lags]
+        if before.periods is not None:
+            seasonal += self._found_seasons(ops, history, centred, before.periods)
+        inputs = self._inputs(ops, centred, history, seasonal, before)
+        flow, end, hidden = self._stack(ops, inputs, before.hidden)
+        recent = ops.steps(centred if self.memory == 1 else history, -self.memory, None)
+        reading = Reading(flow, end, centred, history, seasonal)
+        return reading, Carried(before.measure, recent, before.periods, hidden)
 
-        A `single` step calls the cells themselves, without the loop over time around them. With `last_only` the
-        forecast is (batch, features), else (batch, time, features).
-        """
-        measure, periods = before.measure, before.periods
-        time = ops.shape(centred)[1]
-        history = ops.concatenate([before.recent, centred], axis=1)  # (batch, memory + time, features)
-        previous = history[:, self.memory - 1 : -1]
-        seasonal = [self._season(history, lag) for lag in self.lags]
-        if periods is not None:
-            seasonal += [self._found_season(history, time, periods[:, index]) for index in range(FOUND_LAGS)]
+    def _next(self, ops: Operations, reading: Reading, measure: Measure, *, at_end: bool = False) -> Any:
+        """Centred forecasts of the next step (time, batch, features): at every step, or at the end alone."""
+        flow, centred, seasonal = reading.flow, reading.centred, reading.seasonal
+        if at_end:
+            flow, centred = reading.end, ops.steps(centred, -1, None)
+            seasonal = [(ops.steps(ahead, -1, None), ops.steps(now, -1, None)) for ahead, now in seasonal]
+        return self._answer(ops, ops.dense(self.heads, flow), centred, seasonal, measure)
 
-        change = measure.change[:, None]
-        ratio = ops.log(measure.spread / measure.change)[:, None] + ops.zeros_like(centred)
-        inputs = [self._limited(centred / measure.spread[:, None]), self._limited((centred - previous) / change), ratio]
-        candidates = [centred, ops.zeros_like(centred)]
-        for ahead, now in seasonal:
-            inputs += [self._limited((ahead - centred) / change), self._limited((ahead - now) / change)]
-            candidates += [ahead, centred + ahead - now]
-        if periods is not None:
-            strength = periods[:, FOUND_LAGS:]
-            inputs += [strength[:, index : index + 1] + ops.zeros_like(centred) for index in range(FOUND_LAGS)]
+    def _inputs(self, ops: Operations, centred: Any, history: Any, seasonal: Sequence[Season], carried: Carried) -> Any:
+        """What the first layer sees at each step: (time, batch, inputs_per_step)."""
+        measure = carried.measure
+        if self.plain:
+            return ops.concatenate([centred, *(ahead for ahead, _ in seasonal)]) / self._beside(
+                ops, [measure.spread] * (1 + self.seasons)
+            )
+        previous = ops.steps(history, self.memory - 1, -1)
+        parts = [
+            ops.concatenate([centred, centred - previous]) / ops.concatenate([measure.spread, measure.change]),
+            ops.spread(measure.ratio, centred),
+        ]
+        if seasonal:
+            differences = [ahead - other for ahead, now in seasonal for other in (centred, now)]
+            parts.append(ops.concatenate(differences) / self._beside(ops, [measure.change] * len(differences)))
+        if carried.periods is not None:
+            strengths = [ops.steps(carried.periods, FOUND_LAGS + index, FOUND_LAGS + index + 1) for index in range(2)]
+            parts += [ops.spread(strength, centred) for strength in strengths]
+        return ops.clip(ops.concatenate(parts), -_INPUT_LIMIT, _INPUT_LIMIT)
 
-        flow = ops.concatenate(inputs, axis=-1)
+    def _beside(self, ops: Operations, parts: list[Any]) -> Any:
+        """The same measure for each of several parts; a single feature's fits them all."""
+        return parts[0] if self.features == 1 else ops.concatenate(parts)
+
+    def _stack(self, ops: Operations, inputs: Any, before: list[list[Any]] | None) -> tuple[Any, Any, list[list[Any]]]:
+        """The layers over their inputs: their sequence, what they know at its end (1, batch, ·), and their states."""
+        flow = inputs
+        rest = iter([None] * (1 + len(self.cells)) if before is None else before)
         hidden = []
-        for cell, initial in zip(self.cells, before.hidden, strict=True):
-            if single:
-                output, state = cell.cell(flow[:, 0], initial)
-                output = output[:, None]
-            else:
-                output, *state = cell(flow, initial_state=initial)
-            hidden.append(state)
-            flow = output + flow if output.shape[-1] == flow.shape[-1] else output
-        if last_only:
-            flow = flow[:, -1]
-            candidates = [candidate[:, -1] for candidate in candidates]
-            change = measure.change
-        batch = ops.shape(flow)[0]
-        steps = [batch] if last_only else [batch, time]
-        weights = ops.reshape(self.weigh(flow), (*steps, self.features, self.candidates))
-        weights = ops.softmax(weights, axis=-1)
-        forecast = ops.sum(weights * ops.stack(candidates, axis=-1), axis=-1) + self.correct(flow) * change
-        return forecast, Carried(measure, history[:, -self.memory :], periods, hidden)
+        if self.convolution is not None:
+            tail = next(rest)
+            flow, kept = ops.convolved(self.convolution, flow, None if tail is None else tail[0])
+            hidden.append([kept])
+        end = ops.steps(flow, -1, None)
+        for index, cell in enumerate(self.cells):
+            output, last, after = ops.recurred((cell, *self.backward[index : index + 1]), flow, next(rest))
+            output = ops.normalised(self.norms[index], output)
+            last = self._ends(ops, output) if ops.training else ops.normalised(self.norms[index], last)
+            hidden.append(after)
+            flow, end = self._joined(index, output, flow), self._joined(index, last, end)
+        return flow, end, hidden
+
+    def _ends(self, ops: Operations, output: Any) -> Any:
+        """Where each direction ends: the last step, and of the backward half the first."""
+        if not self.backward:
+            return ops.steps(output, -1, None)
+        half = output.shape[-1] // 2
+        forward, backward = ops.split(output, [half, half])
+        return ops.concatenate([ops.steps(forward, -1, None), ops.steps(backward, None, 1)])
+
+    def _joined(self, index: int, output: Any, inputs: Any) -> Any:
+        """A layer's output, with its inputs added where they are as wide."""
+        both = 2 if self.network.bidirectional else 1
+        before = self.convolution.filters if self.convolution is not None else self.inputs_per_step
+        width = before if index == 0 else both * self.units[index - 1]
+        return output + inputs if self.network.residual and width == both * self.units[index] else output
+
+    def _answer(self, ops: Operations, given: Any, centred: Any, seasonal: Sequence[Season], measure: Measure) -> Any:
+        """Centred forecasts (time, batch, features) from what the head gives and the simple forecasts beside it."""
+        if self.plain:
+            return given * measure.spread
+        logits, correction = ops.split(given, [self.features * self.candidates, self.features])
+        simple = [centred]
+        for ahead, now in seasonal:
+            simple += [ahead, centred + ahead - now]
+        return self._weighted(ops, logits, simple) + correction * measure.change
+
+    def _weighted(self, ops: Operations, logits: Any, simple: list[Any]) -> Any:
+        """The mean of simple forecasts by softmax weights; the window's mean is one of them, and is 0 when centred."""
+        parts = [1, 1] if len(simple) == 1 else [1, 1, len(simple) - 1]
+        if self.features == 1:
+            last, _, *others = ops.split(ops.softmax(logits), parts)
+            answer = last * simple[0]
+            return answer + ops.sum(others[0] * ops.concatenate(simple[1:]), 2) if others else answer
+        weights = ops.softmax(ops.reshape(logits, (0, 0, self.features, self.candidates)))
+        last, _, *others = ops.split(weights, parts)
+        answer = ops.squeeze(last, 3) * simple[0]
+        if not others:
+            return answer
+        stacked = ops.concatenate([ops.unsqueeze(one, 3) for one in simple[1:]])
+        return answer + ops.squeeze(ops.sum(others[0] * stacked, 3), 3)
+
+    def _unfold(self, ops: Operations, reading: Reading, carried: Carried) -> Any:
+        """Centred forecasts of the whole horizon (horizon, batch, features), from what the layers know at the end."""
+        if self.decoder:
+            flow = ops.repeated(reading.end, self.horizon)
+            for layer in self.decoder:
+                flow, _, _ = ops.unmasked().recurred((layer,), flow, None)
+            given = ops.dense(self.heads, flow)
+        else:
+            widths = [layer.units for layer in self.heads]
+            parts = ops.split(ops.dense(self.heads, reading.end), widths)
+            given = ops.concatenate(
+                [
+                    self._steps(ops, part, self.horizon, width // self.horizon)
+                    for part, width in zip(parts, widths, strict=True)
+                ]
+            )
+        history, leads = reading.history, np.arange(self.horizon)
+        seasonal = [
+            (ops.chosen(history, leads % lag - lag), ops.chosen(history, np.array([-1 - lag]))) for lag in self.lags
+        ]
+        if carried.periods is not None:
+            for index in range(FOUND_LAGS):
+                period = ops.whole(ops.steps(carried.periods, index, index + 1))
+                start = ops.count(history) - period
+                ahead = ops.taken(history, start + leads[:, None, None] % period)
+                seasonal.append((ahead, ops.taken(history, start - 1)))
+        return self._answer(ops, given, ops.steps(reading.centred, -1, None), seasonal, carried.measure)
+
+    def _handed_out(
+        self, ops: Operations, last: Any, reading: Reading, carried: Carried, queue: list[Any] | None
+    ) -> tuple[Any, list[Any] | None]:
+        """The next forecast (1, batch, features) of those made at once, and the queue that it leaves behind.
+
+        A row whose last value is the forecast that was given last goes on with the next one. One that was told another
+        value, or has none left, begins a new horizon there.
+        """
+
+        def afresh() -> Any:
+            return self._row(ops, self._unfold(ops, reading, carried) + carried.measure.location, self.horizon)
+
+        widths = [self.features, *([self.features * (self.horizon - 1)] if self.horizon > 1 else [])]
+        if queue is None:
+            return ops.split(afresh(), widths)[0], None
+        left, ahead = queue
+        given, *rest = ops.split(ahead, widths)
+        left = ops.where(ops.max(ops.abs(last - given), 2) > 0.0, 0.0, left)
+        moved = ops.concatenate([*rest, given])
+        ahead = ops.if_any_below(left, 0.5, lambda: ops.where(left < 0.5, afresh(), moved), lambda: moved)
+        left = ops.where(left < 0.5, float(self.horizon - 1), left - 1.0)
+        return ops.split(ahead, widths)[0], [left, ahead]
 
     def _roll(self, first: Any, carried: Carried, steps: Any) -> Any:
-        """Iterate from a first forecast (batch, 1, features), feeding each back: (batch, steps, features)."""
+        """Iterate from a first forecast (1, batch, features), feeding each back: (steps, batch, features)."""
+        ops = TensorFlow(single=True)
 
         def feed(step: Any, forecast: Any, recent: Any, hidden: Any, rolled: Any) -> tuple[Any, ...]:
             before = carried._replace(recent=recent, hidden=hidden)
-            following, after = self._run(forecast, before, single=True)
-            return step + 1, following, after.recent, after.hidden, rolled.write(step, forecast[:, 0])
+            reading, after = self._read(ops, forecast, before)
+            following = self._next(ops, reading, carried.measure)
+            return step + 1, following, after.recent, after.hidden, rolled.write(step, forecast[0])
 
         start = (0, first, carried.recent, carried.hidden, tf.TensorArray(tf.float32, steps))
         *_, rolled = tf.while_loop(lambda step, *_: step < steps, feed, start, maximum_iterations=steps)
-        return ops.transpose(rolled.stack(), (1, 0, 2))
+        return rolled.stack()
 
-    def _season(self, history: Any, lag: int) -> tuple[Any, Any]:
-        """The values one season before the next step and before this one, each (batch, time, features)."""
+    def _season(self, ops: Operations, history: Any, lag: int) -> Season:
+        """The values one season before the next step and before this one."""
         start = self.memory - lag
-        return history[:, start + 1 : 1 - lag], history[:, start:-lag]
+        return ops.steps(history, start + 1, 1 - lag), ops.steps(history, start, -lag)
 
-    def _found_season(self, history: Any, time: Any, period: Any) -> tuple[Any, Any]:
-        """As `_season`, for a lag of its own in each row and feature: `period` is (batch, features)."""
-        batch, length = ops.shape(history)[0], ops.shape(history)[1]
-        flat = ops.reshape(ops.transpose(history, (0, 2, 1)), (-1,))
-        rows = tf.range(batch * self.features) * length
-        start = rows + self.memory - ops.cast(ops.reshape(period, (-1,)), "int32")
-        now = start[:, None] + tf.range(time)[None, :]
+    def _found_seasons(self, ops: Operations, history: Any, centred: Any, periods: Any) -> list[Season]:
+        """The same for the lags that were found, which each row and feature has of its own."""
+        steps = ops.reshape(ops.places(centred, extra=1), (-1, 1, 1))
+        seasons = []
+        for index in range(FOUND_LAGS):
+            period = ops.whole(ops.steps(periods, index, index + 1))
+            both = ops.taken(history, self.memory - period + steps)
+            seasons.append((ops.steps(both, 1, None), ops.steps(both, None, -1)))
+        return seasons
 
-        def taken(index: Any) -> Any:
-            values = ops.reshape(tf.gather(flat, index), (batch, self.features, time))
-            return ops.transpose(values, (0, 2, 1))
 
-        return taken(now + 1), taken(now)
-
-    @staticmethod
-    def _limited(inputs: Any) -> Any:
-        return ops.clip(inputs, -_INPUT_LIMIT, _INPUT_LIMIT)
+def _batch_first(sequence: Any) -> Any:
+    return tf.transpose(sequence, (1, 0, 2))

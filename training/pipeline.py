@@ -190,11 +190,10 @@ def _metadata(
 
 
 def _description(source: str, panel: Panel, config: Config) -> str:
-    units = " and ".join(str(units) for units in config.network.layers)
     features = ", ".join(panel.features[:_NAMED]) + (", …" if len(panel.features) > _NAMED else "")
     many = f"{len(panel.series)} series of " if len(panel.series) > 1 else ""
     spacing = "" if panel.frequency is None else f", frequency {in_words(panel.frequency)}"
-    return f"A stacked LSTM of {units} units, fitted on {many}{features} in {source}{spacing}."[:2000]
+    return f"A {config.network.summary}, fitted on {many}{features} in {source}{spacing}."[:2000]
 
 
 def library_versions() -> dict[str, str]:

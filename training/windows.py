@@ -19,11 +19,15 @@ _AHEAD_LIMIT: Final = 48  # steps forecast iteratively in fitting: what is learn
 
 
 class Batch(NamedTuple):
-    """Windows of equal length, with the leading steps that are context and those to be forecast iteratively."""
+    """Windows with the leading steps that are context, and those behind it to be forecast from its end.
+
+    Windows of unequal length are padded with zeros in front, so that what lies ahead stands in the same place.
+    """
 
     values: npt.NDArray[np.float32]  # (batch, context + ahead, features)
     context: int
     free: int
+    lengths: npt.NDArray[np.int32] | None = None  # (batch,) steps of context that are real; None where all are
 
 
 def minimum_window(context: int, season: int | None) -> int:
@@ -55,12 +59,14 @@ class Windows:
     seed: int
     batch_size: int
     steps_per_epoch: int
+    mixed: bool
 
     @classmethod
     def cut(cls, panel: Panel, split: Split, config: Config) -> Self:
         """Find the windows of a panel, each of whose series has a training part of at least one window."""
         context = config.network.context_length
-        ahead = steps_ahead(split.horizon)
+        at_once = config.network.output == "horizon"
+        ahead = split.horizon if at_once else steps_ahead(split.horizon)
         length = context + ahead
         offset = 0
         training, validation = [], []
@@ -82,6 +88,7 @@ class Windows:
             seed=config.seed,
             batch_size=size,
             steps_per_epoch=steps,
+            mixed=config.fitting.lengths == "mixed",
         )
 
     def epoch(self, number: int) -> Iterator[Batch]:
@@ -89,15 +96,22 @@ class Windows:
         rng = np.random.default_rng((self.seed, number))
         wanted = self.steps_per_epoch * self.batch_size
         starts = rng.choice(self.training, wanted, replace=wanted > len(self.training))
+        # A shorter context is the end of the whole one, so that what lies ahead stays the same.
+        if self.mixed:
+            for values in self._dataset(starts):
+                yield self._padded(values, rng.integers(self.minimum, self.context + 1, len(values), np.int32))
+            return
         contexts = rng.choice(self._contexts(), self.steps_per_epoch, p=list(_CONTEXT_SHARES.values()))
-        batches = zip(self._dataset(starts), contexts, strict=True)
-        for values, context in batches:
-            # A shorter context is the end of the whole one, so that what lies ahead stays the same.
+        for values, context in zip(self._dataset(starts), contexts, strict=True):
             yield Batch(values[:, self.context - context :], int(context), self.ahead)
 
     def judged(self) -> list[Batch]:
         """The validation batches, in the series' order."""
         return [Batch(values, self.context, self.ahead) for values in self._dataset(self.validation)]
+
+    def _padded(self, values: npt.NDArray[np.float32], lengths: npt.NDArray[np.int32]) -> Batch:
+        real = np.arange(values.shape[1]) >= self.context - lengths[:, None]
+        return Batch(np.where(real[..., None], values, np.float32(0)), self.context, self.ahead, lengths)
 
     def _contexts(self) -> list[int]:
         return [max(round(share * self.context), self.minimum) for share in _CONTEXT_SHARES]

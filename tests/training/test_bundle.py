@@ -8,6 +8,7 @@ import pytest
 import service
 from service.engine import Engine
 from training.bundle import CONFIG, MINIMUM_WINDOW, fit_bundled, write_bundled
+from training.config import Config
 from training.fit import Fitted
 
 SHIPPED = Path(service.__file__).parent / "models" / "default" / "1" / "model.onnx"
@@ -52,7 +53,7 @@ def test_it_is_reproducible_from_its_seed_and_written_as_an_artifact(tmp_path: P
 def test_the_shipped_one_is_small_and_says_how_it_was_made(shipped: Engine) -> None:
     assert SHIPPED.stat().st_size <= 1_000_000
     made = shipped.metadata.training.configuration
-    assert made == CONFIG.model_dump(mode="json")
+    assert Config.model_validate(made) == CONFIG  # a key that came later has the value that it always had
     assert shipped.minimum_window == MINIMUM_WINDOW
     assert (shipped.metadata.name, shipped.metadata.version) == ("default", "1")
 

@@ -10,7 +10,7 @@ from tests.contract.conftest import metadata_of, network_of
 from training.config import Network
 from training.errors import ExportError
 from training.export import export, write_metadata
-from training.model import Forecaster
+from training.model import Forecaster, Operations
 
 NETWORK = Network(layers=(4,), context_length=24)
 
@@ -18,13 +18,13 @@ NETWORK = Network(layers=(4,), context_length=24)
 class Drifting(Forecaster):
     """A network whose step in the artifact is not the one that it was fitted by."""
 
-    def step(self, values: Any, state: Any) -> tuple[Any, Any, Any]:
-        forecast, next_state, scale = super().step(values, state)
+    def step(self, values: Any, state: Any, ops: Operations | None = None) -> tuple[Any, Any, Any]:
+        forecast, next_state, scale = super().step(values, state, ops)
         return forecast * 1.01, next_state, scale
 
 
 def test_a_graph_that_computes_something_else_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    network = Drifting(features=1, units=(4,), lags=(), found=False, scaled=True)
+    network = Drifting.from_network(NETWORK, features=1, season=None)
 
     with pytest.raises(ExportError, match=r"forecast .* differs from Keras by"):
         export(network, metadata_of(network), tmp_path / "model.onnx")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from training.config import Network
 from training.model import FOUND_LAGS, Forecaster
+from training.operations import TensorFlow
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,6 +38,12 @@ def step(network: Forecaster, values: npt.NDArray[np.float64]) -> tuple[Floats, 
     state = np.zeros((len(values), network.state_size), np.float32)
     forecast, next_state, scale = network.step(values.astype(np.float32), state)
     return np.asarray(forecast), np.asarray(next_state), np.asarray(scale)
+
+
+def seasons(network: Forecaster, values: Floats) -> Floats:
+    """What a network finds in windows of one feature: (batch, 2 · FOUND_LAGS), the lags and their strengths."""
+    ops, time_first = TensorFlow(), np.transpose(values, (1, 0, 2))
+    return np.asarray(network._find(ops, time_first, network._measure(ops, time_first)))[:, :, 0].T
 
 
 def wave(length: int, period: float, *, level: float = 50.0, noise: float = 0.3) -> npt.NDArray[np.float64]:
@@ -69,7 +76,7 @@ def test_the_season_of_a_window_is_found(period: int) -> None:
     network = made(lags="found")
     values = wave(260, period).astype(np.float32)
 
-    found = np.asarray(network._find(values, network._measure(values)))[0, :FOUND_LAGS, 0]
+    found = seasons(network, values)[0, :FOUND_LAGS]
 
     assert period in found
     assert found[1] % period == 0
@@ -81,7 +88,7 @@ def test_the_week_is_found_beside_the_day() -> None:
     network = made(lags="found")
     values = (day + week + weekday).astype(np.float32)
 
-    found = np.asarray(network._find(values, network._measure(values)))[0, :FOUND_LAGS, 0]
+    found = seasons(network, values)[0, :FOUND_LAGS]
 
     assert found.tolist() == [24, 168]
 
@@ -90,7 +97,7 @@ def test_noise_has_no_strong_season() -> None:
     network = made(lags="found")
     noise = np.random.default_rng(0).standard_normal((20, 300, 1)).astype(np.float32)
 
-    strength = np.asarray(network._find(noise, network._measure(noise)))[:, FOUND_LAGS, 0]
+    strength = seasons(network, noise)[:, FOUND_LAGS]
 
     assert strength.max() < 0.4
 
