@@ -5,6 +5,7 @@ to its answer; what it answers, errors included, is what the framework's way wou
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,7 +14,15 @@ from service.api.problems import answer_to
 from service.errors import LeadtimeError
 
 Answer = Callable[[Scope, Receive], Awaitable[bytes]]
-"""Answers a request with the JSON body of a 200, or raises."""
+"""Answers a request, of whose scope it reads `headers` and `state`, with the JSON body of a 200, or raises."""
+
+
+class Answered(NamedTuple):
+    """A whole response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    content: bytes
 
 
 class Shortcut:
@@ -23,19 +32,32 @@ class Shortcut:
         self._app = app
         self._answers = answers
 
+    def find(self, method: str, path: str) -> Answer | None:
+        """The answer to requests of this method and path, if there is a short way to it."""
+        return self._answers.get(path) if method == "POST" else None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, by the messages of ASGI."""
         answer = None
-        if scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path"):
-            answer = self._answers.get(scope["path"])
+        if scope["type"] == "http" and not scope.get("root_path"):
+            answer = self.find(scope["method"], scope["path"])
         if answer is None:
             await self._app(scope, receive, send)
             return
-        try:
-            content = await answer(scope, receive)
-        except (LeadtimeError, ClientDisconnect) as error:
-            await answer_to(error)(scope, receive, send)
-            return
-        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        status, headers, content = await respond(answer, scope, receive)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+
+async def respond(answer: Answer, scope: Scope, receive: Receive) -> Answered:
+    """The response to a request, whether it is answered or refused.
+
+    Raises:
+        Exception: whatever failed that no client is told of.
+    """
+    try:
+        content = await answer(scope, receive)
+    except (LeadtimeError, ClientDisconnect) as error:
+        response = answer_to(error)
+        return Answered(response.status_code, response.raw_headers, bytes(response.body))
+    return Answered(200, [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")], content)

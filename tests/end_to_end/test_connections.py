@@ -1,15 +1,26 @@
 """Connections: what clients may do to them, and what they may not."""
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.end_to_end.process import PATIENCE, Running, running
 
 GOOD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+BODIES = st.one_of(
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12).map(lambda window: json.dumps({"window": window}).encode()),
+    st.fixed_dictionaries(
+        {"windows": st.lists(st.lists(st.integers(-9, 9), max_size=3), max_size=3)},
+        optional={"horizon": st.integers(0, 60), "model": st.sampled_from(["default", "mean", "none"])},
+    ).map(lambda question: json.dumps(question).encode()),
+    st.binary(max_size=30),
+)
 HEADER = b"X: " + b"a" * 1021 + b"\r\n"
 
 
@@ -83,6 +94,56 @@ def test_requests_that_follow_each_other_without_waiting_are_all_answered(servic
     with connect(service) as connection:
         connection.sendall(request * 9 + last)
         assert read_to_end(connection).count(b"HTTP/1.1 200 OK") == 10
+
+
+def test_requests_of_both_ways_that_follow_each_other_are_answered_in_their_order(service: Running) -> None:
+    def forecast(start: int) -> bytes:
+        body = b'{"window": [%d, %d]}' % (start, start + 1)
+        return b"POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    chunked = (
+        b"POST /forecast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'13\r\n{"window": [30, 31]\r\n1\r\n}\r\n0\r\n\r\n'
+    )
+    last = GOOD + b"Connection: close\r\n\r\n"
+    with connect(service) as connection:
+        connection.sendall(forecast(10) + forecast(20) + chunked + forecast(40) + GOOD + b"\r\n" + forecast(50) + last)
+        answers = read_to_end(connection).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [json.loads(answer.rpartition(b"\r\n\r\n")[2]) for answer in answers[4::2]] == [{"status": "live"}] * 2
+    forecasts = [json.loads(answer.rpartition(b"\r\n\r\n")[2]) for answer in [*answers[:4], answers[5]]]
+    assert [answer["forecasts"][0]["values"] for answer in forecasts] == [[12], [22], [32], [42], [52]]
+
+
+@given(body=BODIES, path=st.sampled_from(["/forecast", "/forecast/multi-step"]))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_body_of_known_length_and_one_in_pieces_have_the_same_answer(
+    client: httpx.Client, body: bytes, path: str
+) -> None:
+    """The first goes the short way around the server's bookkeeping, the second goes through it."""
+    whole = client.post(path, content=body)
+    pieces = client.post(path, content=iter([body[:7], body[7:]]))
+    assert (whole.status_code, whole.content) == (pieces.status_code, pieces.content)
+    assert sorted(whole.headers) == sorted(pieces.headers)
+
+
+@pytest.mark.parametrize(
+    ("head", "end"),
+    [
+        (b"HTTP/1.1\r\nConnection: close", b"connection: close"),
+        (b"HTTP/1.0", b"connection: close"),
+        (b"HTTP/1.1\r\nExpect: 100-continue", b"HTTP/1.1 100 Continue"),
+    ],
+    ids=["asked to close", "version 1.0", "asked whether to go on"],
+)
+def test_the_finer_points_of_http_are_kept(service: Running, head: bytes, end: bytes) -> None:
+    body = b'{"window": [1, 2]}'
+    with connect(service) as connection:
+        connection.sendall(b"POST /forecast %s\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (head, len(body)) + body)
+        if b"100" in end:
+            connection.sendall(GOOD + b"Connection: close\r\n\r\n")
+        answer = read_to_end(connection)
+    assert b'"values":[3.0]' in answer
+    assert end in answer
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /health/li"], ids=["nothing", "half a line"])
