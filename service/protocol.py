@@ -23,6 +23,7 @@ LONGEST_HEAD: Final = 65_536
 LARGEST_DIRECT: Final = 65_536
 """Bytes of a body that is answered the short way; for a larger one ASGI's messages cost nothing in comparison."""
 
+_DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\n"
@@ -75,7 +76,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Make room for a request's head; what uvicorn wants beside it follows where uvicorn takes over."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Begin with a request."""
@@ -88,10 +92,11 @@ class BoundedProtocol(HttpToolsProtocol):
             # In the place of uvicorn's own, whose attributes it has as far as uvicorn looks at them.
             self.cycle = self._exchange = Exchange(self, answer, self.headers)  # type: ignore[assignment]
             return
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
+        self.url = url
         self.headers += headers
+        self.expect_100_continue = any(_asks_to_go_on(*header) for header in headers)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -139,16 +144,18 @@ class BoundedProtocol(HttpToolsProtocol):
         app = self.app
         if not isinstance(app, Shortcut):
             return None
-        path = self.url.decode("latin-1")
-        answer = app.find(self.parser.get_method().decode("latin-1"), path)
-        if answer is None or self.expect_100_continue or self.parser.get_http_version() != "1.1":
+        answer = app.find(self.parser.get_method().decode("latin-1"), self.url.decode("latin-1"))
+        if answer is None or self.parser.get_http_version() != "1.1":
             return None
         if self.cycle is not None and not self.cycle.response_complete:  # it has to wait for the one before it
             return None
+        known = False
         for name, value in self.headers:
             if name == b"content-length":
-                return answer if len(value) <= len(str(LARGEST_DIRECT)) and int(value) <= LARGEST_DIRECT else None
-        return None
+                known = len(value) <= _DIGITS_DIRECT and int(value) <= LARGEST_DIRECT
+            elif name == b"expect":
+                return None
+        return answer if known else None
 
 
 class Exchange:
@@ -231,6 +238,10 @@ class Exchange:
         # Whoever waits for the client's end is cancelled with this exchange when it comes.
         await asyncio.get_running_loop().create_future()
         return {"type": "http.disconnect"}
+
+
+def _asks_to_go_on(name: bytes, value: bytes) -> bool:
+    return name == b"expect" and value.lower() == b"100-continue"
 
 
 class _Nobody:

@@ -715,5 +715,5 @@ def test_more_rows_decode_together_than_are_prefilled_together(model: Recorder) 
     run(work)
     prefilled = [rows for rows, length, _ in model.shapes if length == 4]
     decoded = [rows for rows, length, _ in model.shapes if length == 1]
-    assert max(prefilled) == 16
+    assert max(prefilled) == 64
     assert max(decoded) == 128
