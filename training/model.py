@@ -378,23 +378,20 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         magnitude = ops.max(ops.abs(values), 0)
         magnitude = ops.where(magnitude > 1e-30, magnitude, 1.0)
         small = values / magnitude  # squares of it stay in range
-        count = ops.length(small) if ops.mask is None else ops.sum(ops.mask, 0)
 
         def mean(x: Any) -> Any:
-            return ops.mean(x, 0) if ops.mask is None else ops.sum(x * ops.mask, 0) / count
+            return ops.mean(x, 0) if ops.mask is None else ops.sum(x * ops.mask, 0) / ops.sum(ops.mask, 0)
 
         location = mean(small)
         deviation = small - location
         spread = ops.sqrt(mean(deviation * deviation)) + _TINY
         # The sum over steps instead of the mean of differences keeps one step (decode) free of a division by zero.
-        steps = ops.abs(ops.steps(small, 1, None) - ops.steps(small, None, -1))
-        change = ops.sum(steps, 0) / ops.maximum(count - 1.0, 1.0)
+        steps = ops.steps(small, 1, None) - ops.steps(small, None, -1)
+        count = ops.length(steps) if ops.mask is None else ops.sum(ops.mask, 0) - 1.0
+        change = ops.sum_of_sizes(steps, 0) / ops.maximum(count, 1.0)
         change = ops.maximum(change, spread * 0.02)
-        spread, change = spread * magnitude, change * magnitude
-        # The scale is the root of a product that may overflow.
-        return Measure(
-            location * magnitude, spread, change, ops.log(spread / change), ops.sqrt(spread) * ops.sqrt(change)
-        )
+        ratio, scale = ops.log(spread / change), ops.sqrt(spread * change)
+        return Measure(*(part * magnitude for part in (location, spread, change)), ratio, scale * magnitude)
 
     def _find(self, ops: Operations, values: Any, measure: Measure) -> Any:
         """The two seasons that the changes of each window repeat most at, and how much they do.

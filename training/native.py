@@ -185,6 +185,9 @@ class Recorder:
     def sum(self, x: Any, axis: int) -> Any:
         return self.node("ReduceSum", x, np.array([axis]))
 
+    def sum_of_sizes(self, x: Any, axis: int) -> Any:
+        return self.node("ReduceL1", x, np.array([axis]))
+
     def mean(self, x: Any, axis: int) -> Any:
         return self.node("ReduceMean", x, np.array([axis]))
 

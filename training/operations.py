@@ -107,6 +107,9 @@ class TensorFlow:
     def sum(self, x: Any, axis: int) -> Any:
         return tf.reduce_sum(x, axis, keepdims=True)
 
+    def sum_of_sizes(self, x: Any, axis: int) -> Any:
+        return self.sum(tf.abs(x), axis)
+
     def mean(self, x: Any, axis: int) -> Any:
         return tf.reduce_mean(x, axis, keepdims=True)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from service.artifact import Metadata, Provenance
 from service.engine import Engine
-from training.config import Network
+from training.config import Convolution, Network
 from training.export import export
 from training.model import Forecaster
 
@@ -54,12 +54,16 @@ def metadata_of(network: Forecaster, *, minimum_window: int = 2, season: int | N
     )
 
 
-def network_of(network: Network, *, features: int = 1, season: int | None = None, seed: int = 0) -> Forecaster:
+def network_of(
+    network: Network, *, features: int = 1, season: int | None = None, seed: int = 0, horizon: int = 1
+) -> Forecaster:
     """A network whose every weight counts: those that begin at zero are moved away from it."""
     keras.utils.set_random_seed(seed)
-    made = Forecaster.from_network(network, features=features, season=season)
+    made = Forecaster.from_network(network, features=features, season=season, horizon=horizon)
     rng = np.random.default_rng(seed)
-    made.set_weights([weight + 0.2 * rng.standard_normal(weight.shape) for weight in made.get_weights()])
+    for weight in made.weights:
+        moved = 0.2 * rng.standard_normal(weight.shape)
+        weight.assign_add(np.abs(moved) if weight.name == "moving_variance" else moved)
     return made
 
 
@@ -74,6 +78,19 @@ NETWORKS: dict[str, Callable[[], Forecaster]] = {
     "several features": lambda: network_of(Network(layers=(8, 8), context_length=CONTEXT), features=3, season=SEASON),
     "several features, seasons found": lambda: network_of(
         Network(layers=(8,), context_length=CONTEXT, lags="found"), features=2
+    ),
+    "GRU layers behind a convolution, normalised": lambda: network_of(
+        Network(
+            cell="gru",
+            layers=(6, 6),
+            context_length=CONTEXT,
+            convolution=Convolution(filters=4, kernel=3),
+            normalisation="layer",
+        ),
+        season=SEASON,
+    ),
+    "peephole layers that learn at a window's end": lambda: network_of(
+        Network(cell="peephole_lstm", layers=(8,), output="vector", context_length=CONTEXT), features=2, season=SEASON
     ),
     "unscaled": lambda: network_of(
         Network(layers=(8, 8), context_length=CONTEXT, scaling="none"), features=2, season=SEASON
