@@ -5,7 +5,7 @@ was sent is kept. No message repeats anything of the body, and a pointer repeats
 """
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import groupby, islice
@@ -43,7 +43,11 @@ _WORTH_NO_COLLECTION: Final = 16_384
 # How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>.
 _LABEL_AT: Final = {"window": 1, "windows": 2, "origin": 1}
 
-_FIELDS: Final = {
+NO_WINDOWS: Final = "must hold at least one window"
+EMPTY_WINDOW: Final = "must hold at least one step"
+EMPTY_ROW: Final = "must hold one number for each feature"
+NO_ROW: Final = "must be a row of numbers, as the steps before it are"
+FIELDS: Final = {
     "window": "must be a window: a list of numbers, or a list of rows of numbers",
     "windows": "must be a list of windows",
     "model": "must be a model's name as text: letters, digits, '.', '_' and '-', at most 64 of them",
@@ -52,7 +56,7 @@ _FIELDS: Final = {
     "frequency": "must be a frequency as text, such as h, 15min, D, W, M, Q or Y",
     "horizon": "must be a whole number of steps, 1 or more, without quotes or a decimal point",
 }
-_NUMBER: Final = {
+NUMBER: Final = {
     "float_type": "must be a number: text, true, false, null, lists and objects are not (fill a missing step, for "
     "instance linearly)",
     "finite_number": "must be a finite number: NaN and infinities are not",
@@ -94,6 +98,19 @@ def _parse(schema: TypeAdapter[Body], body: bytes) -> Body:
         details = error.errors(include_url=False, include_input=False)
     if details[0]["type"] == "json_invalid":
         raise UnreadableBody(_unreadable(body, details[0]["ctx"]["error"]))
+    raise InvalidRequest(list(islice(_faults(details), FAULTS_AT_MOST)))
+
+
+def check(schema: TypeAdapter[Body], fields: Mapping[str, object]) -> Body:
+    """Check fields that came in another format than JSON against `schema`.
+
+    Raises:
+        InvalidRequest: they are not such as `schema` describes; the first 20 faults are told.
+    """
+    try:
+        return schema.validate_python(fields)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
     raise InvalidRequest(list(islice(_faults(details), FAULTS_AT_MOST)))
 
 
@@ -168,16 +185,14 @@ def _fault(place: Place, story: _Story) -> Fault:
         return Fault("", _of_the_whole(story.kind))
     name = str(place[0])
     if story.kind == "extra_forbidden":
-        return _unknown_field(name)
+        return unknown_field(name)
     if story.kind == "missing":
-        return Fault(pointer_to(place), f"is required, and {_FIELDS[name]}")
+        return Fault(pointer_to(place), f"is required, and {FIELDS[name]}")
     if story.label in (NUMBERS, ROWS):
         return Fault(pointer_to(place), _of_a_window(story))
     if name == "windows" and story.kind in ("too_short", "too_long"):
-        return Fault(
-            "/windows", "must hold at least one window" if story.kind == "too_short" else "holds too many windows"
-        )
-    return Fault(pointer_to(place), _FIELDS[name])
+        return Fault("/windows", NO_WINDOWS if story.kind == "too_short" else "holds too many windows")
+    return Fault(pointer_to(place), FIELDS[name])
 
 
 def _of_the_whole(kind: str) -> str:
@@ -189,21 +204,22 @@ def _of_the_whole(kind: str) -> str:
 def _of_a_window(story: _Story) -> str:
     depth = len(story.rest)
     if depth == 0:
-        return "must hold at least one step" if story.kind == "too_short" else _FIELDS["window"]
+        return EMPTY_WINDOW if story.kind == "too_short" else FIELDS["window"]
     if story.label == ROWS and depth == 1:
         if story.kind == "too_short":
-            return "must hold one number for each feature"
-        return "must be a row of numbers, as the steps before it are"
-    return _NUMBER.get(story.kind, _NUMBER["float_type"])
+            return EMPTY_ROW
+        return NO_ROW
+    return NUMBER.get(story.kind, NUMBER["float_type"])
 
 
-def _unknown_field(name: str) -> Fault:
+def unknown_field(name: str, known: Iterable[str] = FIELDS) -> Fault:
+    """The fault of a field that no request has, with the nearest of those that there are."""
     if len(name) > _LONGEST_NAME:
         return Fault("", "holds a field whose name is very long and not known: leave it out")
     if name in MultiStepRequest.model_fields:
         return Fault(
             pointer_to((name,)), "is a field of POST /forecast/multi-step only: send it there, or leave it out"
         )
-    near = get_close_matches(name, _FIELDS, n=1)
+    near = get_close_matches(name, list(known), n=1)
     mend = f"did you mean {near[0]}?" if near else "leave it out"
     return Fault(pointer_to((name,)), f"is no field of this request: {mend}")

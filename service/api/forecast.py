@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from service.api.arrow import Table, read_request, write_answer
 from service.api.body import read_body
 from service.api.connection import while_connected
 from service.api.faults import parse
-from service.api.headers import read_headers
+from service.api.headers import ARROW, JSON, read_headers
 from service.api.openapi import describe_answer, describe_body, describe_errors
 from service.api.origins import timestamps_for
 from service.api.problems import (
@@ -76,7 +77,7 @@ async def forecast(request: Request) -> Response:
     Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts.
     With an `origin` the answer has timestamps.
     """
-    return Response(await _answer_one_step(request.scope, request.receive), media_type="application/json")
+    return _response(*await _answer_one_step(request.scope, request.receive))
 
 
 @router.post(
@@ -95,14 +96,18 @@ async def forecast_multi_step(request: Request) -> Response:
     The forecast is iterative: each step is fed back as the next observation. The body is that of `POST /forecast`, with
     `horizon`.
     """
-    return Response(await _answer_multi_step(request.scope, request.receive), media_type="application/json")
+    return _response(*await _answer_multi_step(request.scope, request.receive))
 
 
-async def _answer_one_step(scope: Scope, receive: Receive) -> bytes:
+def _response(content: bytes, media_type: bytes) -> Response:
+    return Response(content, media_type=media_type.decode())
+
+
+async def _answer_one_step(scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
     return await _answer(scope, receive, _ONE_STEP)
 
 
-async def _answer_multi_step(scope: Scope, receive: Receive) -> bytes:
+async def _answer_multi_step(scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
     return await _answer(scope, receive, _MULTI_STEP)
 
 
@@ -110,8 +115,8 @@ ANSWERS: Final[Mapping[str, Answer]] = {"/forecast": _answer_one_step, "/forecas
 """The answers by path, for whoever goes there directly."""
 
 
-async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> bytes:
-    """Answer a request for a forecast, whose body is yet to be received, with the body of a 200.
+async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> tuple[bytes, bytes]:
+    """Answer a request for a forecast, whose body is yet to be received, with body and media type of a 200.
 
     Raises:
         LeadtimeError: the request cannot be answered; `service.api.problems` says what each becomes.
@@ -119,12 +124,18 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> b
     """
     service: Service = scope["state"]["service"]
     settings = service.settings
-    seconds = read_headers(scope["headers"], settings)
-    question: ForecastRequest = parse(schema, await read_body(receive, settings.max_body_bytes))
+    seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
+    body = await read_body(receive, settings.max_body_bytes)
+    question: ForecastRequest
+    table: Table | None
+    question, table = read_request(schema, body, settings) if from_arrow else (parse(schema, body), None)
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
     model = service.registry.find(question.model or settings.default_model, question.version)
     metadata = model.engine.metadata
-    windows = windows_for(question, metadata, horizon, settings)
+    if table is None:
+        windows = windows_for(question, metadata, horizon, settings)
+    else:
+        windows = table.windows_for(metadata, horizon, settings)
     times = None
     if question.origin is not None or question.frequency is not None:
         times = await timestamps_for(question, len(windows.arrays), horizon, metadata.frequency)
@@ -143,7 +154,10 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> b
         if question.window is None:
             raise
         raise ForecastOutOfRange([Fault("/window", fault.message) for fault in error.faults]) from None
-    return _encode(model, horizon, forecasts, windows.as_rows, times)
+    if to_arrow:
+        about = {"model": model.name, "version": model.version, "horizon": str(horizon)}
+        return write_answer(about, forecasts, windows.as_rows, times), ARROW
+    return _encode(model, horizon, forecasts, windows.as_rows, times), JSON
 
 
 def _encode(

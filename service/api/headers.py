@@ -1,5 +1,6 @@
-"""What the headers of a forecast's request say: the body's format and length, and how long the answer may take."""
+"""What the headers of a forecast's request say: the formats of body and answer, and how long the answer may take."""
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -8,21 +9,26 @@ from service.errors import InvalidHeader, UnsupportedMediaType
 from service.settings import Settings
 
 JSON: Final = b"application/json"
+ARROW: Final = b"application/vnd.apache.arrow.stream"
 TIMEOUT: Final = b"x-request-timeout-ms"
 
+_WEIGHT: Final = re.compile(rb";?\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)", re.IGNORECASE)
 _LONGEST_TIMEOUT: Final = 9  # digits of milliseconds: eleven days
 
 
-def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> float:
-    """Check the headers of a request that carries JSON; return how many seconds its answer may take.
+def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> tuple[float, bool, bool]:
+    """Check the headers of a request for a forecast.
 
-    A length that is announced is believed only where it is too large. The timeout asked for counts up to the limit.
+    Returns how many seconds its answer may take, whether its body is an Arrow stream and not JSON, and whether its
+    answer is to be one. A length that is announced is believed only where it is too large. The timeout asked for counts
+    up to the limit.
 
     Raises:
-        UnsupportedMediaType: the body is declared to be other than JSON, or compressed.
+        UnsupportedMediaType: the body is declared to be other than JSON or an Arrow stream, or compressed.
         BodyTooLarge: it is announced to have more bytes than the limit.
         InvalidHeader: the timeout is not a whole number of milliseconds.
     """
+    arrow, accepted = False, b""
     seconds = settings.request_seconds
     for name, value in headers:
         if name == b"content-length":
@@ -32,20 +38,43 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> 
                 raise too_large(settings.max_body_bytes)
         elif name == b"content-type":
             if value != JSON:
-                _check_media_type(value)
+                arrow = _is_arrow(value)
         elif name == b"content-encoding":
             if value.strip().lower() != b"identity":
                 raise UnsupportedMediaType("the body must not be compressed: send it without a Content-Encoding")
         elif name == TIMEOUT:
             seconds = min(seconds, _seconds(value))
-    return seconds
+        elif name == b"accept":
+            accepted = accepted + b"," + value if accepted else value
+    return seconds, arrow, arrow if accepted in (b"", b"*/*") else _wants_arrow(accepted, arrow)
 
 
-def _check_media_type(content_type: bytes) -> None:
+def _is_arrow(content_type: bytes) -> bool:
     media_type = content_type.partition(b";")[0].strip().lower()
+    if media_type == ARROW:
+        return True
     if media_type in (b"", JSON) or (media_type.startswith(b"application/") and media_type.endswith(b"+json")):
-        return
-    raise UnsupportedMediaType(f"the body must be JSON: send it with the header Content-Type: {JSON.decode()}")
+        return False
+    raise UnsupportedMediaType(
+        f"the body must be JSON or an Arrow stream: send it with the header Content-Type: {JSON.decode()} or "
+        f"{ARROW.decode()}"
+    )
+
+
+def _wants_arrow(accepted: bytes, otherwise: bool) -> bool:
+    """Whether Accept names Arrow before JSON; where it names neither, or both alike, `otherwise`."""
+    weights = {ARROW: 0.0, JSON: 0.0}
+    for part in accepted.split(b","):
+        media_type, _, parameters = part.partition(b";")
+        if (name := media_type.strip().lower()) in weights:
+            weights[name] = _weight(parameters)
+    return otherwise if weights[ARROW] == weights[JSON] else weights[ARROW] > weights[JSON]
+
+
+def _weight(parameters: bytes) -> float:
+    """The weight that a media type in Accept has; one that is refused has less than one that is not named."""
+    match = _WEIGHT.search(parameters)
+    return float(match[1]) or -1.0 if match else 1.0
 
 
 def _seconds(timeout: bytes) -> float:

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.problems import answer_to
 from service.errors import LeadtimeError
 
-Answer = Callable[[Scope, Receive], Awaitable[bytes]]
-"""Answers a request, of whose scope it reads `headers` and `state`, with the JSON body of a 200, or raises."""
+Answer = Callable[[Scope, Receive], Awaitable[tuple[bytes, bytes]]]
+"""Answers a request, of whose scope it reads `headers` and `state`, with body and media type of a 200, or raises."""
 
 
 class Answered(NamedTuple):
@@ -56,8 +56,8 @@ async def respond(answer: Answer, scope: Scope, receive: Receive) -> Answered:
         Exception: whatever failed that no client is told of.
     """
     try:
-        content = await answer(scope, receive)
+        content, media_type = await answer(scope, receive)
     except (LeadtimeError, ClientDisconnect) as error:
         response = answer_to(error)
         return Answered(response.status_code, response.raw_headers, bytes(response.body))
-    return Answered(200, [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")], content)
+    return Answered(200, [(b"content-length", b"%d" % len(content)), (b"content-type", media_type)], content)

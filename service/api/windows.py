@@ -37,8 +37,7 @@ def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, sett
     """
     raw = [request.window] if request.window is not None else request.windows or []
     features, context = len(metadata.features), metadata.context_length
-    if not _within_limits(len(raw), horizon, features, settings):
-        raise InvalidRequest(list(_limits_passed(len(raw), horizon, features, settings)))
+    check_limits(len(raw), horizon, features, settings)
     shortest, longest = metadata.minimum_window, settings.max_window_length
     if not all(shortest <= len(window) <= longest and _fits(window, features) for window in raw):
         told = (fault for place, window in _placed(request, raw) for fault in _check(place, window, metadata, settings))
@@ -50,12 +49,18 @@ def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, sett
     )
 
 
-def _within_limits(windows: int, horizon: int, features: int, settings: Settings) -> bool:
-    return (
-        windows <= settings.max_windows
-        and horizon <= settings.max_horizon
-        and windows * horizon * features <= LARGEST_ANSWER
-    )
+def check_limits(windows: int, horizon: int, features: int, settings: Settings) -> None:
+    """Refuse more windows or steps than are allowed.
+
+    Raises:
+        InvalidRequest: a limit is passed.
+    """
+    if (
+        windows > settings.max_windows
+        or horizon > settings.max_horizon
+        or windows * horizon * features > LARGEST_ANSWER
+    ):
+        raise InvalidRequest(list(_limits_passed(windows, horizon, features, settings)))
 
 
 def _fits(window: RawWindow, features: int) -> bool:
@@ -87,28 +92,44 @@ def _placed(request: ForecastRequest, raw: Sequence[RawWindow]) -> Iterator[tupl
 
 
 def _check(place: str, window: RawWindow, metadata: Metadata, settings: Settings) -> Iterator[Fault]:
-    if len(window) > settings.max_window_length:
-        yield Fault(place, f"has {len(window)} steps, but at most {settings.max_window_length} are accepted")
-    elif len(window) < metadata.minimum_window:
-        yield Fault(
-            place, f"has {_count(len(window), 'step')}, but this model needs at least {metadata.minimum_window}"
-        )
+    fault = wrong_length(place, len(window), metadata, settings)
+    if fault is not None:
+        yield fault
     else:
         yield from _check_features(place, window, metadata.features)
+
+
+def wrong_length(place: str, steps: int, metadata: Metadata, settings: Settings) -> Fault | None:
+    """What is wrong with the length of a window, if anything is."""
+    if steps > settings.max_window_length:
+        return Fault(place, f"has {steps} steps, but at most {settings.max_window_length} are accepted")
+    if steps < metadata.minimum_window:
+        return Fault(place, f"has {_count(steps, 'step')}, but this model needs at least {metadata.minimum_window}")
+    return None
 
 
 def _check_features(place: str, window: RawWindow, features: Sequence[str]) -> Iterator[Fault]:
     wanted = len(features)
     if not isinstance(window[0], list):
         if wanted > 1:
-            yield Fault(
-                place, f"holds single numbers, but this model has {wanted} features: send one row of {wanted} per step"
-            )
+            yield no_rows(place, wanted)
         return
     for index, row in enumerate(window):
         if isinstance(row, list) and len(row) != wanted:
-            yield Fault(f"{place}/{index}", f"has {_count(len(row), 'number')}, but this model has {_named(features)}")
+            yield wrong_row(f"{place}/{index}", len(row), features)
             return
+
+
+def no_rows(place: str, wanted: int) -> Fault:
+    """The fault of a window of numbers for a model of several features."""
+    return Fault(
+        place, f"holds single numbers, but this model has {wanted} features: send one row of {wanted} per step"
+    )
+
+
+def wrong_row(place: str, numbers: int, features: Sequence[str]) -> Fault:
+    """The fault of a row that has not one number for each feature."""
+    return Fault(place, f"has {_count(numbers, 'number')}, but this model has {_named(features)}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,0 +1,425 @@
+"""Requests and answers as Arrow streams, for whoever sends thousands of windows; they say what those in JSON say.
+
+A stream has a row for each window: the column `window`, and perhaps `origin`. What holds for the whole request is
+metadata of the schema. What is wrong is told at the place that it would have in JSON, `/windows/3/17`, in the same
+words. Numbers are looked at by numpy where they lie; a window of 32-bit floats goes on as a view of the body.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from service.api.faults import (
+    EMPTY_ROW,
+    EMPTY_WINDOW,
+    FIELDS,
+    NO_ROW,
+    NO_WINDOWS,
+    NUMBER,
+    check,
+    pointer_to,
+    unknown_field,
+)
+from service.api.ipc import (
+    FLOAT,
+    LIST,
+    LISTS,
+    MOST_COLUMNS,
+    MOST_METADATA,
+    NUMBERS,
+    TEXT,
+    TEXTS,
+    Array,
+    Column,
+    Field,
+    Integers,
+    Schema,
+    Written,
+    read_stream,
+    write_stream,
+)
+from service.api.windows import Windows, check_limits, no_rows, wrong_length, wrong_row
+from service.artifact import Metadata
+from service.errors import Fault, InvalidRequest
+from service.schemas import FAULTS_AT_MOST, LARGEST_NUMBER, ForecastRequest
+from service.settings import Settings
+from service.window import Values
+
+Question = TypeVar("Question", bound=ForecastRequest)
+
+_COLUMNS: Final = ("window", "origin")
+_WINDOW: Final = (
+    "must be a column of windows: in each row a list of numbers, or a list of rows of numbers (list, large_list or "
+    "fixed_size_list of any float or int)"
+)
+_ORIGIN: Final = "must be a column of text, not dictionary-encoded: an ISO 8601 date or time for each window"
+_STANDS_FOR_THE_COLUMN: Final = [[0.0]]
+# What libraries write into a schema for themselves.
+_OF_LIBRARIES: Final = re.compile("ARROW:.*|pandas|huggingface|r", re.DOTALL)
+_WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,4000}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The windows of one record batch."""
+
+    first: int
+    """The place in the request of its first window."""
+    windows: Column
+    rows: Column | None
+    """The rows of the windows, where they are rows."""
+    numbers: Column
+
+    @property
+    def bounds(self) -> Integers:
+        """Where each window begins and ends, in steps: (windows + 1,)."""
+        return _bounds(self.windows)
+
+    @property
+    def lengths(self) -> Integers:
+        """How many steps each window has: (windows,)."""
+        return np.diff(self.bounds)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Where the first window begins and the last one ends."""
+        bounds = self.bounds
+        return int(bounds[0]), int(bounds[-1])
+
+    @property
+    def widths(self) -> Integers:
+        """How many numbers each step has, from the first window's first on; one entry where all are known alike."""
+        if self.rows is None:
+            return np.ones(1, np.int64)
+        if self.rows.bounds is None:
+            return np.array([self.rows.field.size])
+        first, last = self.steps
+        return np.diff(self.rows.bounds[first : last + 1])
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the first window's numbers begin and the last one's end."""
+        first, last = self.steps
+        if self.rows is None:
+            return first, last
+        if self.rows.bounds is None:
+            return first * self.rows.field.size, last * self.rows.field.size
+        return int(self.rows.bounds[first]), int(self.rows.bounds[last])
+
+    @property
+    def used(self) -> Array:
+        """The numbers of all windows, one after another."""
+        first, last = self.span
+        assert self.numbers.numbers is not None
+        return self.numbers.numbers[first:last]
+
+
+class Table:
+    """The windows of a request, which hold finite numbers."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(part.windows.length for part in self._parts)
+
+    def windows_for(self, metadata: Metadata, horizon: int, settings: Settings) -> Windows:
+        """The windows as float32 arrays for a model with `metadata`.
+
+        Raises:
+            InvalidRequest: a limit is passed, a row has not the model's number of features, or a window is too short.
+        """
+        check_limits(len(self), horizon, len(metadata.features), settings)
+        if not all(_fits(part, metadata, settings) for part in self._parts):
+            told = (fault for part in self._parts for fault in _misfits(part, metadata, settings))
+            raise InvalidRequest(list(islice(told, FAULTS_AT_MOST)))
+        return Windows(
+            arrays=[array for part in self._parts for array in _arrays(part, metadata)],
+            as_rows=[part.rows is not None for part in self._parts for _ in range(part.windows.length)],
+        )
+
+
+def read_request(schema: TypeAdapter[Question], body: bytes, settings: Settings) -> tuple[Question, Table]:
+    """Read a request; of the question, `windows` stands for the table and is not to be looked at.
+
+    Raises:
+        UnreadableBody: the body is no sound Arrow stream.
+        UnsupportedMediaType: its buffers are compressed.
+        InvalidRequest: it is one, but not such as `schema` describes; the first 20 faults are told.
+    """
+    about, batches = read_stream(body)
+    _check_columns(about)
+    fields = _fields(about)
+    parts: list[_Part] = []
+    origins: list[str | None] = []
+    count = 0
+    for batch in batches:
+        if count + batch.length > settings.max_windows:
+            check_limits(count + batch.length, 1, 1, settings)
+        columns = {column.field.name: column for column in batch.columns()}
+        if batch.length:
+            parts.append(_part(count, columns["window"]))
+            count += batch.length
+        if "origin" in columns:
+            origins += columns["origin"].texts or ()
+    if "origin" in {field.name for field in about.fields}:
+        fields["origin"] = origins
+    return _checked(schema, fields, parts), Table(parts)
+
+
+def write_answer(
+    metadata: dict[str, str], forecasts: Values, as_rows: Sequence[bool], times: Sequence[Sequence[str]] | None
+) -> bytes:
+    """The answer, (windows, horizon, features), as a stream with a row for each window.
+
+    `values` holds numbers, or rows where any window came as rows; `timestamps` is there where there are any.
+    """
+    windows, horizon, features = forecasts.shape
+    numbers = (forecasts.size, [forecasts])
+    steps = (windows, [_starts(windows, horizon)])
+    one = Field("item", FLOAT)
+    if any(as_rows):
+        rows = Field("item", LIST, child=one)
+        inner = (windows * horizon, [_starts(windows * horizon, features)])
+        columns = [Written(Field("values", LIST, child=rows), [steps, inner, numbers])]
+    else:
+        columns = [Written(Field("values", LIST, child=one), [steps, numbers])]
+    if times is not None:
+        field = Field("timestamps", LIST, child=Field("item", TEXT))
+        columns.append(Written(field, [steps, (windows * horizon, _texts(times))]))
+    return write_stream(columns, metadata)
+
+
+def _starts(count: int, size: int) -> npt.NDArray[np.int32]:
+    """Where lists of one size begin and end."""
+    return np.arange(count + 1, dtype=np.int32) * np.int32(size)
+
+
+def _texts(times: Sequence[Sequence[str]]) -> list[Array]:
+    """Where texts begin and end, and the texts; timestamps are ASCII."""
+    repeated = len(times) if all(row is times[0] for row in times) else 1
+    texts = times[0] if repeated > 1 else [text for row in times for text in row]
+    lengths = np.tile(np.fromiter(map(len, texts), np.int32, len(texts)), repeated)
+    content = "".join(texts).encode("ascii") * repeated
+    return [np.concatenate(([0], np.cumsum(lengths))).astype(np.int32), np.frombuffer(content, np.uint8)]
+
+
+def _check_columns(about: Schema) -> None:
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for field in about.fields:
+        name = field.name
+        if name in seen:
+            faults.append(Fault(pointer_to((name,)), "must be one column, not several of one name"))
+        elif name == "window":
+            if not _holds_windows(field):
+                faults.append(Fault("/window", _WINDOW))
+        elif name == "origin":
+            if field.kind not in TEXTS or field.encoded:
+                faults.append(Fault("/origin", _ORIGIN))
+        elif name in FIELDS and name != "windows":
+            faults.append(Fault(pointer_to((name,)), "must be metadata of the Arrow schema, not a column"))
+        else:
+            faults.append(unknown_field(name, _COLUMNS))
+        seen.add(name)
+    if "window" not in seen and len(about.fields) < MOST_COLUMNS:
+        faults.insert(0, Fault("/window", f"is missing, and {_WINDOW}"))
+    if faults:
+        raise InvalidRequest(faults[:FAULTS_AT_MOST])
+
+
+def _holds_windows(field: Field) -> bool:
+    """Whether a column has lists of numbers, or lists of lists of them."""
+    depth = 0
+    inside: Field | None = field
+    while inside is not None and inside.kind in LISTS:
+        inside, depth = inside.child, depth + 1
+    return inside is not None and depth in (1, 2) and _holds_numbers(inside)
+
+
+def _holds_numbers(field: Field) -> bool:
+    return field.kind in NUMBERS and field.dtype is not None and not field.encoded
+
+
+def _fields(about: Schema) -> dict[str, Any]:
+    """The fields of the request that its schema's metadata hold."""
+    if about.more_metadata:
+        raise InvalidRequest([Fault("", f"has more than {MOST_METADATA} metadata in its schema: leave out the others")])
+    fields: dict[str, Any] = {}
+    for name, value in about.metadata:
+        if _OF_LIBRARIES.fullmatch(name):
+            continue
+        if name in ("window", "windows"):
+            raise InvalidRequest([Fault(pointer_to((name,)), "must be a column, named window, not metadata")])
+        if name == "origin" and any(field.name == "origin" for field in about.fields):
+            raise InvalidRequest(
+                [Fault("/origin", "is both a column and metadata: send one for each window, or one for all of them")]
+            )
+        fields[name] = int(value) if name == "horizon" and _WHOLE_NUMBER.fullmatch(value) else value
+    return fields
+
+
+def _checked(schema: TypeAdapter[Question], fields: dict[str, Any], parts: Sequence[_Part]) -> Question:
+    faults = [fault for part in parts if not _is_sound(part) for fault in _unsound(part)]
+    if not parts:
+        faults.append(Fault("/windows", NO_WINDOWS))
+    try:
+        question = check(schema, {"windows": _STANDS_FOR_THE_COLUMN, **fields})
+    except InvalidRequest as error:
+        faults += error.faults
+    if faults:
+        raise InvalidRequest(faults[:FAULTS_AT_MOST])
+    return question
+
+
+def _part(first: int, windows: Column) -> _Part:
+    inside = windows.child
+    assert inside is not None
+    if inside.field.kind in LISTS:
+        assert inside.child is not None
+        return _Part(first, windows, inside, inside.child)
+    return _Part(first, windows, None, inside)
+
+
+def _bounds(lists: Column) -> Integers:
+    if lists.bounds is not None:
+        return lists.bounds
+    return np.arange(lists.length + 1, dtype=np.int64) * lists.field.size
+
+
+def _is_sound(part: _Part) -> bool:
+    """Whether windows have only numbers that are allowed, and have them; a quick look."""
+    columns = (part.windows, part.numbers) if part.rows is None else (part.windows, part.rows, part.numbers)
+    if (
+        any(column.valid is not None for column in columns)
+        or part.lengths.min() == 0
+        or part.widths.min(initial=1) == 0
+    ):
+        return False
+    used = part.used
+    # NaN comes through min and max, and is in no range. As Python's floats, for 32-bit ones do not hold the bound.
+    return used.dtype.kind != "f" or (float(used.min()) >= -LARGEST_NUMBER and float(used.max()) <= LARGEST_NUMBER)
+
+
+def _unsound(part: _Part) -> Iterator[Fault]:
+    """The first fault of each window that has any, in order; places are counted as in JSON."""
+    found = [(int(window), -1, -1, FIELDS["window"]) for window in _nulls(part.windows, 0, part.windows.length)]
+    found += [(int(window), -1, -1, EMPTY_WINDOW) for window in np.flatnonzero(part.lengths == 0)[:FAULTS_AT_MOST]]
+    if part.rows is not None:
+        first, last = part.steps
+        found += [(*_step(part, step), -1, NO_ROW) for step in _firsts(part, _nulls(part.rows, first, last))]
+        empty = np.flatnonzero(part.widths == 0) + first
+        found += [(*_step(part, step), -1, EMPTY_ROW) for step in _firsts(part, empty)]
+    found += _bad_numbers(part)
+    told: set[int] = set()
+    for window, step, number, message in sorted(found, key=lambda fault: fault[:3]):
+        if window not in told:
+            told.add(window)
+            place = (part.first + window, *(index for index in (step, number) if index >= 0))
+            yield Fault(pointer_to(("windows", *place)), message)
+
+
+def _bad_numbers(part: _Part) -> Iterator[tuple[int, int, int, str]]:
+    """Window, step, place in the step's row, and what is wrong, of the first number in each window that is."""
+    begin, end = part.span
+    used = part.used
+    wide = used.astype(np.float64) if used.dtype.kind == "f" else None
+    bad = np.zeros(len(used), np.bool_) if wide is None else ~(np.abs(wide) <= LARGEST_NUMBER)
+    bad[_nulls(part.numbers, begin, end) - begin] = True
+    places = np.flatnonzero(bad) + begin
+    steps = _steps_of(part, places)
+    _, firsts = np.unique(_windows_of(part, steps), return_index=True)
+    valid = part.numbers.valid
+    for place, step in zip(places[firsts][:FAULTS_AT_MOST].tolist(), steps[firsts][:FAULTS_AT_MOST], strict=True):
+        kind = "less_than_equal"
+        if valid is not None and not valid[place]:
+            kind = "float_type"
+        elif wide is not None and not np.isfinite(wide[place - begin]):
+            kind = "finite_number"
+        number = -1
+        if part.rows is not None:
+            rows = part.rows
+            number = place % rows.field.size if rows.bounds is None else place - int(rows.bounds[step])
+        yield (*_step(part, step), number, NUMBER[kind])
+
+
+def _nulls(column: Column, begin: int, end: int) -> npt.NDArray[np.intp]:
+    """Where a column's entries from `begin` to `end` are null."""
+    if column.valid is None:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(~column.valid[begin:end]) + begin
+
+
+def _firsts(part: _Part, steps: Array) -> Array:
+    """Of steps in order, the first in each window, of the first windows that have any."""
+    return steps[np.unique(_windows_of(part, steps), return_index=True)[1]][:FAULTS_AT_MOST]
+
+
+def _windows_of(part: _Part, steps: Array) -> npt.NDArray[np.intp]:
+    return np.searchsorted(part.bounds, steps, side="right") - 1
+
+
+def _steps_of(part: _Part, places: Array) -> Array:
+    """The steps that numbers belong to."""
+    if part.rows is None:
+        return places
+    if part.rows.bounds is None:
+        return places // part.rows.field.size
+    return np.searchsorted(part.rows.bounds, places, side="right") - 1
+
+
+def _step(part: _Part, step: Any) -> tuple[int, int]:
+    """The window that a step belongs to, and its place there."""
+    window = int(_windows_of(part, step))
+    return window, int(step) - int(part.bounds[window])
+
+
+def _fits(part: _Part, metadata: Metadata, settings: Settings) -> bool:
+    features, lengths, widths = len(metadata.features), part.lengths, part.widths
+    return bool(
+        lengths.min() >= metadata.minimum_window
+        and lengths.max() <= settings.max_window_length
+        and (part.rows is not None or features == 1)
+        and (widths == features).all()
+    )
+
+
+def _misfits(part: _Part, metadata: Metadata, settings: Settings) -> Iterator[Fault]:
+    first, _ = part.steps
+    widths, features = part.widths, metadata.features
+    one_width = len(widths) == 1
+    for window, (begin, steps) in enumerate(zip(part.bounds.tolist(), part.lengths.tolist(), strict=False)):
+        place = f"/windows/{part.first + window}"
+        fault = wrong_length(place, steps, metadata, settings)
+        if fault is not None:
+            yield fault
+        elif part.rows is None:
+            if len(features) > 1:
+                yield no_rows(place, len(features))
+        else:
+            own = widths if one_width else widths[begin - first : begin - first + steps]
+            for row in np.flatnonzero(own != len(features))[:1].tolist():
+                yield wrong_row(f"{place}/{row}", int(own[row]), features)
+
+
+def _arrays(part: _Part, metadata: Metadata) -> Iterable[Values]:
+    """The ends of the windows that the model uses, each (time, features)."""
+    features, context = len(metadata.features), metadata.context_length
+    steps = _as_float32(part.used).reshape(-1, features)
+    lengths = part.lengths
+    if (lengths == lengths[0]).all():
+        return iter(steps.reshape(len(lengths), -1, features)[:, -context:])
+    ends = np.cumsum(lengths).tolist()
+    return (steps[max(end - length, end - context) : end] for end, length in zip(ends, lengths.tolist(), strict=True))
+
+
+def _as_float32(numbers: Array) -> Values:
+    if numbers.dtype.kind != "f" and numbers.dtype.itemsize == 8:
+        numbers = numbers.astype(np.float64)  # as JSON's whole numbers are
+    return np.require(numbers, np.float32, "A")
