@@ -142,7 +142,7 @@ def _mlserver(name: str, batch: int) -> Peer:
         ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
         quiet = {"debug": False, "parallel_workers": 0, "metrics_endpoint": None}
         _write(folder / "settings.json", {"host": "127.0.0.1", **ports, **quiet})
-        batching = {"max_batch_size": batch, "max_batch_time": 0.0005} if batch else {}
+        batching = {"max_batch_size": batch, "max_batch_time": 0.001} if batch else {}
         _write(
             folder / "model-settings.json",
             {"name": "forecaster", "implementation": "forecaster.Forecaster", **batching},
@@ -211,7 +211,7 @@ def _triton() -> Peer:
             f"--model-repository={PEERS / 'triton' / 'repository'}",
             f"--backend-directory={server / 'backends'}",
             f"--http-port={port}",
-            "--http-address=127.0.0.1",
+            *("--http-address=127.0.0.1", "--http-thread-count=1"),  # more take turns on the one core
             *("--allow-grpc=false", "--allow-metrics=false", "--disable-auto-complete-config", "--log-info=false"),
         ]
 

@@ -94,11 +94,11 @@ def measure(
         for count in connections:
             for contestant in contestants:
                 try:
-                    load = _turn(servers, contestant, place, count, seconds)
+                    load = _turn(servers, contestant, place, count, seconds, warm=turn == 0)
                 except (LoadError, OSError) as error:
                     tell(f"{contestant.name} is started anew: {error}")
                     servers.restart(contestant.server)
-                    load = _turn(servers, contestant, place, count, seconds)
+                    load = _turn(servers, contestant, place, count, seconds, warm=True)
                 found[count][contestant.name].append(load)
                 tell(
                     f"round {turn + 1}, {count:>2} connections: {contestant.name:<50} {load.rate:>9,.0f} /s  "
@@ -121,14 +121,15 @@ def ratio(rates: Sequence[float], of: Sequence[float]) -> float:
     return statistics.median(one / other for one, other in zip(rates, of, strict=True))
 
 
-def _turn(servers: Servers, contestant: Contestant, place: Place, connections: int, seconds: int) -> Load:
+def _turn(
+    servers: Servers, contestant: Contestant, place: Place, connections: int, seconds: int, *, warm: bool
+) -> Load:
     with servers.turn_of(contestant.server) as server:
         _check(server, contestant)
-        for length in (1, seconds):  # the first warms what has stood still
-            load = drive(
-                server.port, contestant.question, connections=connections, seconds=length, core=place.generator
-            )
-    return load
+        common: dict[str, Any] = {"connections": connections, "core": place.generator}
+        if warm:
+            drive(server.port, contestant.question, seconds=1, **common)
+        return drive(server.port, contestant.question, seconds=seconds, **common)
 
 
 def _check(server: Server, contestant: Contestant) -> None:

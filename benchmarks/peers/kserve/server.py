@@ -20,5 +20,10 @@ class Forecaster(kserve.Model):
 
 if __name__ == "__main__":
     kserve.ModelServer(
-        http_port=int(sys.argv[1]), workers=1, enable_grpc=False, enable_docs_url=False, access_log_format=None
+        http_port=int(sys.argv[1]),
+        workers=1,
+        enable_grpc=False,
+        enable_docs_url=False,
+        enable_latency_logging=False,
+        access_log_format=None,
     ).start([Forecaster("forecaster")])

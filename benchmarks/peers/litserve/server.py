@@ -33,8 +33,8 @@ class Forecaster(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Forecaster(max_batch_size=BATCH, batch_timeout=float(os.environ.get("TIMEOUT", "0")))
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=os.environ.get("FAST") == "1")
+    api = Forecaster(max_batch_size=BATCH, batch_timeout=0.005 if BATCH > 1 else 0)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, fast_queue=True)
     server.run(
         host="127.0.0.1",
         port=int(sys.argv[1]),
