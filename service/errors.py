@@ -3,11 +3,11 @@
     LeadtimeError
     ├── ArtifactError            a model file cannot be used
     ├── SettingsError            the environment asks for something that cannot be
-    ├── UnreadableBody           the request body is not JSON
+    ├── UnreadableBody           the request body is not JSON, or no sound Arrow stream
     ├── BodyTooLarge             the request body has more bytes than the limit
     ├── UnsupportedMediaType     the request body is in another format
     ├── InvalidHeader            a header of the request holds what it cannot hold
-    ├── InvalidRequest           the body is JSON but says something that cannot be answered
+    ├── InvalidRequest           the body can be read but says something that cannot be answered
     │   └── ForecastOutOfRange   the numbers are so large that the forecast is not finite
     ├── NotFound                 no such model or version
     ├── DeadlineExceeded         the time that the request had is up
@@ -41,7 +41,7 @@ class SettingsError(LeadtimeError):
 
 
 class UnreadableBody(LeadtimeError):
-    """The request body is not a JSON document."""
+    """The request body is not a JSON document, or not a sound Arrow stream."""
 
 
 class BodyTooLarge(LeadtimeError):

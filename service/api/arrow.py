@@ -6,8 +6,9 @@ words. Numbers are looked at by numpy where they lie; a window of 32-bit floats 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -62,10 +63,11 @@ _ORIGIN: Final = "must be a column of text, not dictionary-encoded: an ISO 8601 
 _STANDS_FOR_THE_COLUMN: Final = [[0.0]]
 # What libraries write into a schema for themselves.
 _OF_LIBRARIES: Final = re.compile("ARROW:.*|pandas|huggingface|r", re.DOTALL)
+_BLOCK: Final = 65_536
 _WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,4000}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Part:
     """The windows of one record batch."""
 
@@ -76,12 +78,12 @@ class _Part:
     """The rows of the windows, where they are rows."""
     numbers: Column
 
-    @property
+    @cached_property
     def bounds(self) -> Integers:
         """Where each window begins and ends, in steps: (windows + 1,)."""
         return _bounds(self.windows)
 
-    @property
+    @cached_property
     def lengths(self) -> Integers:
         """How many steps each window has: (windows,)."""
         return np.diff(self.bounds)
@@ -92,7 +94,7 @@ class _Part:
         bounds = self.bounds
         return int(bounds[0]), int(bounds[-1])
 
-    @property
+    @cached_property
     def widths(self) -> Integers:
         """How many numbers each step has, from the first window's first on; one entry where all are known alike."""
         if self.rows is None:
@@ -103,21 +105,29 @@ class _Part:
         return np.diff(self.rows.bounds[first : last + 1])
 
     @property
-    def span(self) -> tuple[int, int]:
-        """Where the first window's numbers begin and the last one's end."""
-        first, last = self.steps
-        if self.rows is None:
-            return first, last
-        if self.rows.bounds is None:
-            return first * self.rows.field.size, last * self.rows.field.size
-        return int(self.rows.bounds[first]), int(self.rows.bounds[last])
-
-    @property
     def used(self) -> Array:
         """The numbers of all windows, one after another."""
-        first, last = self.span
+        first, last = self.steps
         assert self.numbers.numbers is not None
-        return self.numbers.numbers[first:last]
+        return self.numbers.numbers[self.number_at(first) : self.number_at(last)]
+
+    def number_at(self, step: int) -> int:
+        """The place of a step's first number."""
+        if self.rows is None:
+            return step
+        return step * self.rows.field.size if self.rows.bounds is None else int(self.rows.bounds[step])
+
+    def step_of(self, number: int) -> int:
+        """The step that a number belongs to."""
+        if self.rows is None:
+            return number
+        if self.rows.bounds is None:
+            return number // self.rows.field.size
+        return int(np.searchsorted(self.rows.bounds, number, side="right")) - 1
+
+    def window_of(self, step: int) -> int:
+        """The window that a step belongs to."""
+        return int(np.searchsorted(self.bounds, step, side="right")) - 1
 
 
 class Table:
@@ -303,19 +313,18 @@ def _is_sound(part: _Part) -> bool:
     ):
         return False
     used = part.used
-    # NaN comes through min and max, and is in no range. As Python's floats, for 32-bit ones do not hold the bound.
+    # NaN comes through min and max, and is in no range.
     return used.dtype.kind != "f" or (float(used.min()) >= -LARGEST_NUMBER and float(used.max()) <= LARGEST_NUMBER)
 
 
 def _unsound(part: _Part) -> Iterator[Fault]:
     """The first fault of each window that has any, in order; places are counted as in JSON."""
-    found = [(int(window), -1, -1, FIELDS["window"]) for window in _nulls(part.windows, 0, part.windows.length)]
-    found += [(int(window), -1, -1, EMPTY_WINDOW) for window in np.flatnonzero(part.lengths == 0)[:FAULTS_AT_MOST]]
-    if part.rows is not None:
-        first, last = part.steps
-        found += [(*_step(part, step), -1, NO_ROW) for step in _firsts(part, _nulls(part.rows, first, last))]
-        empty = np.flatnonzero(part.widths == 0) + first
-        found += [(*_step(part, step), -1, EMPTY_ROW) for step in _firsts(part, empty)]
+    lengths, valid = part.lengths, part.windows.valid
+    found: list[tuple[int, int, int, str]] = []
+    if valid is not None:
+        found += [(window, -1, -1, FIELDS["window"]) for window in np.flatnonzero(~valid)[:FAULTS_AT_MOST].tolist()]
+    found += [(window, -1, -1, EMPTY_WINDOW) for window in np.flatnonzero(lengths == 0)[:FAULTS_AT_MOST].tolist()]
+    found += _bad_rows(part)
     found += _bad_numbers(part)
     told: set[int] = set()
     for window, step, number, message in sorted(found, key=lambda fault: fault[:3]):
@@ -325,59 +334,67 @@ def _unsound(part: _Part) -> Iterator[Fault]:
             yield Fault(pointer_to(("windows", *place)), message)
 
 
+def _bad_rows(part: _Part) -> Iterator[tuple[int, int, int, str]]:
+    """Window, step, no place in it, and what is wrong, of the first row in each window that is null or empty."""
+    rows, widths = part.rows, part.widths
+    if rows is None or (rows.valid is None and widths.min(initial=1) > 0):
+        return
+    first, last = part.steps
+
+    def bad(begin: int, end: int) -> npt.NDArray[np.bool_]:
+        empty = np.zeros(end - begin, np.bool_) if rows.bounds is None else widths[begin - first : end - first] == 0
+        return empty if rows.valid is None else empty | ~rows.valid[begin:end]
+
+    for step in _first_in_each(first, last, bad, lambda step: int(part.bounds[part.window_of(step) + 1])):
+        null = rows.valid is not None and not rows.valid[step]
+        yield (*_place(part, step), -1, NO_ROW if null else EMPTY_ROW)
+
+
 def _bad_numbers(part: _Part) -> Iterator[tuple[int, int, int, str]]:
-    """Window, step, place in the step's row, and what is wrong, of the first number in each window that is."""
-    begin, end = part.span
-    used = part.used
-    wide = used.astype(np.float64) if used.dtype.kind == "f" else None
-    bad = np.zeros(len(used), np.bool_) if wide is None else ~(np.abs(wide) <= LARGEST_NUMBER)
-    bad[_nulls(part.numbers, begin, end) - begin] = True
-    places = np.flatnonzero(bad) + begin
-    steps = _steps_of(part, places)
-    _, firsts = np.unique(_windows_of(part, steps), return_index=True)
-    valid = part.numbers.valid
-    for place, step in zip(places[firsts][:FAULTS_AT_MOST].tolist(), steps[firsts][:FAULTS_AT_MOST], strict=True):
-        kind = "less_than_equal"
-        if valid is not None and not valid[place]:
+    """Window, step, place in its row, and what is wrong, of the first number in each window that may not be."""
+    numbers, valid = part.numbers.numbers, part.numbers.valid
+    assert numbers is not None
+
+    def bad(begin: int, end: int) -> npt.NDArray[np.bool_]:
+        # As 64-bit floats, for 32-bit ones do not hold the bound.
+        wrong = ~(np.abs(numbers[begin:end].astype(np.float64)) <= LARGEST_NUMBER)
+        return wrong if valid is None else wrong | ~valid[begin:end]
+
+    def following(number: int) -> int:
+        return part.number_at(int(part.bounds[part.window_of(part.step_of(number)) + 1]))
+
+    first, last = part.steps
+    for number in _first_in_each(part.number_at(first), part.number_at(last), bad, following):
+        step = part.step_of(number)
+        kind = "less_than_equal" if np.isfinite(numbers[number]) else "finite_number"
+        if valid is not None and not valid[number]:
             kind = "float_type"
-        elif wide is not None and not np.isfinite(wide[place - begin]):
-            kind = "finite_number"
-        number = -1
-        if part.rows is not None:
-            rows = part.rows
-            number = place % rows.field.size if rows.bounds is None else place - int(rows.bounds[step])
-        yield (*_step(part, step), number, NUMBER[kind])
+        yield (*_place(part, step), -1 if part.rows is None else number - part.number_at(step), NUMBER[kind])
 
 
-def _nulls(column: Column, begin: int, end: int) -> npt.NDArray[np.intp]:
-    """Where a column's entries from `begin` to `end` are null."""
-    if column.valid is None:
-        return np.empty(0, np.intp)
-    return np.flatnonzero(~column.valid[begin:end]) + begin
+def _first_in_each(
+    begin: int, end: int, bad: Callable[[int, int], npt.NDArray[np.bool_]], following: Callable[[int], int]
+) -> Iterator[int]:
+    """The first bad place in each window, of at most 20 windows; `following` says where the window after one begins.
+
+    Goes on in blocks, so that neither the time nor the memory that it takes depends on how many places are bad.
+    """
+    found = 0
+    while begin < end and found < FAULTS_AT_MOST:
+        block = bad(begin, min(begin + _BLOCK, end))
+        first = int(block.argmax())
+        if block[first]:
+            found += 1
+            yield begin + first
+            begin = following(begin + first)
+        else:
+            begin += len(block)
 
 
-def _firsts(part: _Part, steps: Array) -> Array:
-    """Of steps in order, the first in each window, of the first windows that have any."""
-    return steps[np.unique(_windows_of(part, steps), return_index=True)[1]][:FAULTS_AT_MOST]
-
-
-def _windows_of(part: _Part, steps: Array) -> npt.NDArray[np.intp]:
-    return np.searchsorted(part.bounds, steps, side="right") - 1
-
-
-def _steps_of(part: _Part, places: Array) -> Array:
-    """The steps that numbers belong to."""
-    if part.rows is None:
-        return places
-    if part.rows.bounds is None:
-        return places // part.rows.field.size
-    return np.searchsorted(part.rows.bounds, places, side="right") - 1
-
-
-def _step(part: _Part, step: Any) -> tuple[int, int]:
-    """The window that a step belongs to, and its place there."""
-    window = int(_windows_of(part, step))
-    return window, int(step) - int(part.bounds[window])
+def _place(part: _Part, step: int) -> tuple[int, int]:
+    """The window that a step belongs to, and the step's place there."""
+    window = part.window_of(step)
+    return window, step - int(part.bounds[window])
 
 
 def _fits(part: _Part, metadata: Metadata, settings: Settings) -> bool:

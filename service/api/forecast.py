@@ -75,7 +75,7 @@ async def forecast(request: Request) -> Response:
     """Forecast the step that follows each window.
 
     Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts.
-    With an `origin` the answer has timestamps.
+    With an `origin` the answer has timestamps. Thousands of windows travel quicker as an Arrow stream.
     """
     return _response(*await _answer_one_step(request.scope, request.receive))
 

@@ -8,18 +8,26 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.api.examples import ANSWERS, REQUESTS
+from service.api.headers import ARROW
 from service.api.problems import MEDIA_TYPE, Kind, example
 from service.schemas import ForecastRequest, MultiStepRequest, Problem
 
 TITLE: Final = "Leadtime"
 
 _SCHEMAS: Final = "#/components/schemas/"
+_STREAM: Final = {"schema": {"type": "string", "format": "binary", "title": "Arrow IPC stream"}}
 _DESCRIPTION: Final = """\
 Forecasts of time series from a stacked LSTM.
 
 Post a *window* of past observations, in raw units and oldest first, and get the next step (`POST /forecast`) or the
 next `horizon` steps (`POST /forecast/multi-step`). `GET /models` says which models there are, and how well they did on
 data that they had not seen.
+
+For thousands of windows both read and write Arrow IPC streams as well (`application/vnd.apache.arrow.stream`). A
+stream has a row for each window: a column `window` of lists of numbers, or of rows of numbers, and perhaps a column
+`origin` of text. `model`, `version`, `horizon`, `frequency`, and an `origin` of all windows, are metadata of its
+schema. The answer has a column `values`, with an origin a column `timestamps`, and as metadata `model`, `version` and
+`horizon`. It comes in the format that `Accept` names, and else in that of the body.
 
 Errors are problem documents (RFC 9457, `application/problem+json`). Where the body is at fault, `errors` names each
 place with a JSON pointer and says what must be there.
@@ -33,14 +41,14 @@ _TAGS: Final = [
 
 
 def describe_body(schema: str, operation: str) -> dict[str, Any]:
-    """The description of a JSON body that the endpoint reads for itself, for a route's `openapi_extra`."""
+    """The description of a body that the endpoint reads for itself, for a route's `openapi_extra`."""
     content = {"schema": {"$ref": _SCHEMAS + schema}, "examples": REQUESTS[operation]}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": True, "content": {"application/json": content, ARROW.decode(): _STREAM}}}
 
 
 def describe_answer(operation: str) -> dict[int | str, dict[str, Any]]:
     """The examples of a successful answer, for a route's `responses`."""
-    return {200: {"content": {"application/json": {"examples": ANSWERS[operation]}}}}
+    return {200: {"content": {"application/json": {"examples": ANSWERS[operation]}, ARROW.decode(): _STREAM}}}
 
 
 def describe_errors(*kinds: Kind) -> dict[int | str, dict[str, Any]]:

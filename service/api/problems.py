@@ -54,7 +54,8 @@ UNREADABLE_BODY: Final = Kind(
     "unreadable-body",
     "The body cannot be read",
     400,
-    "The body is empty, is not a JSON document in UTF-8, or nests too deep. The detail says which, and where.",
+    "The body is empty, is not a JSON document in UTF-8, nests too deep, or is not a sound Arrow stream. The detail "
+    "says which, and where.",
     "the body is not JSON: EOF while parsing a list at line 1 column 16",
 )
 INVALID_HEADER: Final = Kind(
@@ -89,14 +90,16 @@ UNSUPPORTED_MEDIA_TYPE: Final = Kind(
     "unsupported-media-type",
     "The body's format is not supported",
     415,
-    "The body is declared to be in another format than JSON, or to be compressed.",
-    "the body must be JSON: send it with the header Content-Type: application/json",
+    "The body is declared to be neither JSON nor an Arrow stream, or is compressed.",
+    "the body must be JSON or an Arrow stream: send it with the header Content-Type: application/json or "
+    "application/vnd.apache.arrow.stream",
 )
 INVALID_REQUEST: Final = Kind(
     "invalid-request",
     "The request cannot be answered",
     422,
-    "The body is JSON, but holds something that cannot be answered. `errors` names each place and what must be there.",
+    "The body can be read, but says something that cannot be answered. `errors` names each place and what must be "
+    "there.",
     "the body has a fault at /windows/3/17",
     Fault("/windows/3/17", "must be a number: text, true, false, null, lists and objects are not"),
 )
