@@ -3,10 +3,11 @@
 import os
 import signal
 import sys
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from service.errors import SettingsError
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 
 _USAGE_ERROR: Final = 2
 
@@ -23,7 +24,10 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"leadtime: {error}\n")
         return _USAGE_ERROR
-    _serve(settings)
+    with TemporaryDirectory(prefix="leadtime-") as folder:
+        # Workers are processes of their own, which read their settings from the environment.
+        os.environ.setdefault(f"{PREFIX}METRICS", folder)
+        _serve(settings)
     return 0
 
 

@@ -14,11 +14,12 @@ from typing import Any, Final
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from service.api import docs, forecast, health, models, problems
+from service.api import docs, forecast, health, metrics, models, problems
 from service.api.head import HeadAsGet
 from service.api.openapi import TITLE, build_openapi
 from service.api.shortcut import Shortcut
 from service.api.state import Service, State
+from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -44,7 +45,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         registry = Registry.open(settings.models, BUNDLED)
-        service = Service(settings, registry, Scheduler(max_batch=settings.max_batch))
+        counts = Metrics(settings.metrics)
+        scheduler = Scheduler(max_batch=settings.max_batch, metrics=counts)
+        service = Service(settings, registry, scheduler, counts)
         refreshing = asyncio.create_task(_refresh(registry, settings.refresh_seconds))
         with _announced_stop(service):
             yield {"service": service}
@@ -52,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await refreshing
         await service.scheduler.close()
+        counts.close()
 
     application = Application(
         title=TITLE,
@@ -65,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     application.add_middleware(HeadAsGet)
     problems.install(application)
-    for router in (forecast.router, models.router, health.router):
+    for router in (forecast.router, models.router, health.router, metrics.router):
         application.include_router(router)
     docs.install(application)
     return application

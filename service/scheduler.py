@@ -28,6 +28,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, ShuttingDown
+from service.metrics import Cell, Metrics
 from service.pace import Pace
 from service.window import Values, end_of, slide
 
@@ -39,6 +40,10 @@ _FEWEST_WORTH_SHARING: Final = 4
 
 INLINE_SECONDS: Final = 0.004
 """A run that is expected to take longer leaves the loop."""
+
+WINDOWS_UNDER_WAY: Final = "leadtime_windows_under_way"
+REQUESTS_GIVEN_UP: Final = "leadtime_requests_given_up"
+ROWS_OF_A_RUN: Final = "leadtime_run_rows"
 
 NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
@@ -76,8 +81,15 @@ class Model(Protocol):
 class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
-    def __init__(self, *, max_batch: int = 128, inline_seconds: float = INLINE_SECONDS) -> None:
+    def __init__(
+        self, *, max_batch: int = 128, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
+    ) -> None:
         """Run at most `max_batch` rows together, and on the loop only what takes up to `inline_seconds`."""
+        metrics = metrics or Metrics(None)
+        self._windows = metrics.gauge(WINDOWS_UNDER_WAY)
+        self._cancelled = metrics.counter(REQUESTS_GIVEN_UP, reason="cancelled")
+        self._expired = metrics.counter(REQUESTS_GIVEN_UP, reason="expired")
+        self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128))
         self._max_batch = max_batch
         self._inline_seconds = inline_seconds
         self._lanes: dict[int, _Lane] = {}
@@ -90,15 +102,6 @@ class Scheduler:
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
-        self.cancelled = 0
-        """Requests given up because nobody waited for them any more."""
-        self.expired = 0
-        """Requests given up because their time was up."""
-
-    @property
-    def windows_under_way(self) -> int:
-        """Windows that have been admitted and are not complete."""
-        return sum(lane.windows_under_way for lane in (*self._lanes.values(), *self._away.values()))
 
     async def forecast(
         self, model: Model, windows: Sequence[Values], horizon: int, *, seconds: float | None = None
@@ -133,7 +136,7 @@ class Scheduler:
         try:
             await request.future
         except asyncio.CancelledError:
-            self.cancelled += 1
+            self._cancelled.add()
             lane.disturbed = True
             raise
         return request.forecasts
@@ -151,10 +154,12 @@ class Scheduler:
         key = next(iter(self._lanes))
         lane = self._lanes.pop(key)
         try:
-            self.expired += lane.expire(loop.time())
+            lane.expire(loop.time(), self._expired)
             batch = lane.next_batch()
-            if batch is not None and not lane.run_inline(batch):
-                self._run_on_thread(loop, key, lane, batch)
+            if batch is not None:
+                self._rows_run.observe(len(batch.rows))
+                if not lane.run_inline(batch):
+                    self._run_on_thread(loop, key, lane, batch)
         finally:
             self._go_on(loop, key, lane)
 
@@ -179,11 +184,18 @@ class Scheduler:
     def _go_on(self, loop: asyncio.AbstractEventLoop, key: int, lane: "_Lane") -> None:
         if lane.busy and key not in self._away:
             self._lanes[key] = lane
+        if lane.has_changed:
+            lane.has_changed = False
+            self._windows.set(lane.windows_under_way + self._windows_of_others(lane))
         if self._lanes and not self._turn_is_due:
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)
         elif not self._lanes and not self._away:
             self._idle.set()
+
+    def _windows_of_others(self, lane: "_Lane") -> int:
+        lanes = (*self._lanes.values(), *self._away.values())
+        return sum(other.windows_under_way for other in lanes if other is not lane)
 
 
 class _Request:
@@ -361,6 +373,8 @@ class _Lane:
     def __init__(self, model: Model, max_batch: int, inline_seconds: float) -> None:
         self.disturbed = False
         """Whether a request has failed or was cancelled since the last turn."""
+        self.has_changed = False
+        """Whether windows have come or gone since it was last looked at."""
         self._model = model
         self._max_batch = max_batch
         self._max_prefilled = min(max_batch, _ROWS_PREFILLED)
@@ -383,18 +397,19 @@ class _Lane:
     def welcome(self, request: _Request) -> None:
         """Take a new request."""
         self._live.add(request)
+        self.has_changed = True
         self._deadline = min(self._deadline, request.deadline)
         self._admit(request)
 
-    def expire(self, now: float) -> int:
-        """Fail the requests whose time is up; return how many there were."""
+    def expire(self, now: float, expired: Cell) -> None:
+        """Fail the requests whose time is up, and count them."""
         if now < self._deadline:
-            return 0
+            return
         late = [request for request in self._live if request.deadline <= now and not request.future.done()]
         for request in late:
             self._fail(request, DeadlineExceeded("the forecast was not complete in the time that the request had"))
+            expired.add()
         self._deadline = min((request.deadline for request in self._live), default=math.inf)
-        return len(late)
 
     def next_batch(self) -> _Batch | None:
         """The batch whose turn it is, if there is any."""
@@ -457,6 +472,7 @@ class _Lane:
     def _sweep(self) -> None:
         """Let go of everything that belongs to requests which have been failed or cancelled."""
         self.disturbed = False
+        self.has_changed = True
         self._live = {request for request in self._live if not request.future.done()}
         for batch in self._decoding:
             batch.let_go()
@@ -513,6 +529,7 @@ class _Lane:
         for row in batch.deal():
             self._fail(row.request, ForecastOutOfRange([Fault(f"/windows/{row.place}", NOT_FINITE)]))
         complete = [row.request for row in batch.rows if not row.remaining]
+        self.has_changed = True
         batch.let_go()
         for request in complete:
             request.complete_one()

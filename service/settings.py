@@ -65,6 +65,10 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long SIGTERM is announced by readiness alone, before new connections are refused.",
     )
+    metrics: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_folder)] | None = Field(
+        default=None,
+        description="Folder in which the workers keep their counts; without it, one that is made and removed again.",
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         default="info", description="The least severe messages that are logged."
     )

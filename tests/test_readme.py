@@ -9,10 +9,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +107,17 @@ class Story:
             seen.append(line)
             if found := READY.search(line):
                 self.port = int(found[1])
+                self.wait_until_a_worker_listens()
                 return
         raise AssertionError("the service ended before it was ready:\n" + "".join(seen))
+
+    def wait_until_a_worker_listens(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.02)
+        raise AssertionError("no worker listens")
 
     def stop(self) -> None:
         if self.server is not None:

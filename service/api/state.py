@@ -5,6 +5,7 @@ from typing import TypedDict, cast
 
 from starlette.requests import Request
 
+from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
 from service.settings import Settings
@@ -17,6 +18,7 @@ class Service:
     settings: Settings
     registry: Registry
     scheduler: Scheduler
+    metrics: Metrics
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""
 

@@ -52,6 +52,7 @@ def test_every_operation_is_named_and_described(document: Document) -> None:
         "forecast",
         "forecastMultiStep",
         "getLiveness",
+        "getMetrics",
         "getModel",
         "getProblem",
         "getReadiness",

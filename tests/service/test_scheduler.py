@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from service.engine import Engine
 from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, ShuttingDown
+from service.metrics import Metrics, collect
 from service.pace import Pace
-from service.scheduler import Model, Scheduler
+from service.scheduler import WINDOWS_UNDER_WAY, Model, Scheduler
 from service.window import Values
 from tests.artifacts import Kind, write_artifact
 
@@ -100,6 +101,15 @@ def line(length: int = 4, start: float = 1.0) -> Values:
 def inline(max_batch: int = 16) -> Scheduler:
     """A scheduler whose turns can be counted, for it never leaves the loop."""
     return Scheduler(max_batch=max_batch, inline_seconds=ALWAYS_INLINE)
+
+
+def counted(folder: Path) -> dict[str, float]:
+    """What a scheduler has counted in a folder: windows under way, and requests given up by reason."""
+    return {
+        key.labels[0][1] if key.labels else key.name: values[0]
+        for key, values in collect(folder).items()
+        if key.kind != "histogram"
+    }
 
 
 def run(work: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -617,18 +627,18 @@ def test_answers_share_no_memory_with_the_windows_asked(model: Recorder) -> None
     assert not np.shares_memory(run(work)[0], window)
 
 
-def test_while_a_long_run_is_on_the_thread_the_loop_answers_others(engines: Engines) -> None:
+def test_while_a_long_run_is_on_the_thread_the_loop_answers_others(engines: Engines, tmp_path: Path) -> None:
     quick, slow = Recorder(engines["drift", 1]), Held(engines["lstm", 1])
     slow.pace.learn(4, 10.0)
 
     async def work() -> None:
-        scheduler = Scheduler()
+        scheduler = Scheduler(metrics=Metrics(tmp_path))
         held = asyncio.create_task(scheduler.forecast(slow, [line()], 1))
         while not slow.is_held.is_set():
             await asyncio.sleep(0)
         await asyncio.gather(*(scheduler.forecast(quick, [line()], 5) for _ in range(3)))
         assert not held.done()
-        assert scheduler.windows_under_way == 1
+        assert counted(tmp_path)[WINDOWS_UNDER_WAY] == 1
         late = asyncio.create_task(scheduler.forecast(slow, [line()], 1))
         slow.release.set()
         agree(await held, [engines["lstm", 1].forecast(line()[None], 1)[0]])
@@ -668,42 +678,43 @@ def test_a_failure_on_the_thread_fails_the_requests_of_its_batch_alone(engines: 
 
 
 @pytest.mark.parametrize("inline_seconds", [ALWAYS_INLINE, ALWAYS_ON_A_THREAD])
-def test_a_request_whose_time_is_up_is_told_so_and_gives_its_rows_up(model: Recorder, inline_seconds: float) -> None:
+def test_a_request_whose_time_is_up_is_told_so_and_gives_its_rows_up(
+    model: Recorder, inline_seconds: float, tmp_path: Path
+) -> None:
     async def work() -> None:
-        scheduler = Scheduler(inline_seconds=inline_seconds)
+        scheduler = Scheduler(inline_seconds=inline_seconds, metrics=Metrics(tmp_path))
         stays = asyncio.create_task(scheduler.forecast(model, [line()], 3000))
         with pytest.raises(DeadlineExceeded):
             await scheduler.forecast(model, [line(), line(5)] * 20, 1_000_000, seconds=0.01)
-        assert (scheduler.expired, scheduler.cancelled) == (1, 0)
-        assert scheduler.windows_under_way <= 1
+        assert (counted(tmp_path)["expired"], counted(tmp_path)["cancelled"]) == (1, 0)
         assert (await stays)[0, -1, 0] == 3004
         assert model.shapes[-1] == (1, 1, 1)
-        assert scheduler.windows_under_way == 0
+        assert counted(tmp_path)[WINDOWS_UNDER_WAY] == 0
         await scheduler.close()
 
     run(work)
 
 
-def test_a_request_that_is_complete_in_time_hears_nothing_of_its_deadline(model: Recorder) -> None:
+def test_a_request_that_is_complete_in_time_hears_nothing_of_its_deadline(model: Recorder, tmp_path: Path) -> None:
     async def work() -> None:
-        scheduler = inline()
+        scheduler = Scheduler(metrics=Metrics(tmp_path))
         assert (await scheduler.forecast(model, [line()], 5, seconds=60.0)).shape == (1, 5, 1)
-        assert scheduler.expired == 0
+        assert counted(tmp_path) == {"cancelled": 0, "expired": 0, WINDOWS_UNDER_WAY: 0}
 
     run(work)
 
 
-def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(model: Recorder) -> None:
+def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(model: Recorder, tmp_path: Path) -> None:
     async def work() -> None:
-        scheduler = inline()
+        scheduler = Scheduler(metrics=Metrics(tmp_path))
         gone = [asyncio.create_task(scheduler.forecast(model, [line()] * 40, 1000)) for _ in range(3)]
         await after_runs(model, 10)
-        assert scheduler.windows_under_way == 120
+        assert counted(tmp_path)[WINDOWS_UNDER_WAY] == 120
         for task in gone:
             task.cancel()
         await asyncio.wait(gone)
-        assert scheduler.windows_under_way == 0
-        assert scheduler.cancelled == 3
+        await some_turns()
+        assert counted(tmp_path) == {"cancelled": 3, "expired": 0, WINDOWS_UNDER_WAY: 0}
 
     run(work)
 

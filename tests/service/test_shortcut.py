@@ -194,4 +194,3 @@ def test_a_forecast_that_is_not_complete_in_time_says_so(tmp_path: Path, path: s
         assert short == long
         assert short[0] == 504
         assert json.loads(short[2])["type"] == "/problems/deadline-exceeded"
-        assert service.state["service"].scheduler.expired == 2

@@ -1,0 +1,83 @@
+"""What the service counts of itself, for Prometheus."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.api.openapi import describe_errors
+from service.api.problems import INTERNAL_ERROR
+from service.api.state import service_of
+from service.metrics import Key, collect
+from service.scheduler import REQUESTS_GIVEN_UP, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
+
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_MEANINGS: Final = {
+    WINDOWS_UNDER_WAY: "Windows whose forecasts have been begun or wait to be, at the moment.",
+    REQUESTS_GIVEN_UP: "Requests given up: the client had hung up (cancelled), or the time was up (expired).",
+    ROWS_OF_A_RUN: "Sequences that the model ran at once.",
+}
+
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    summary="Numbers for Prometheus",
+    response_class=PlainTextResponse,
+    responses=describe_errors(INTERNAL_ERROR),
+)
+async def get_metrics(request: Request) -> Response:
+    """What all workers have counted since the service started, in Prometheus' text format."""
+    folder = service_of(request).metrics.folder
+    text = await run_in_threadpool(_exposition, {} if folder is None else collect(folder))
+    return Response(text, media_type=MEDIA_TYPE)
+
+
+def _exposition(found: Mapping[Key, Sequence[float]]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Found(found))
+    return generate_latest(registry)
+
+
+class _Found(Collector):
+    def __init__(self, found: Mapping[Key, Sequence[float]]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for key, values in sorted(self._found.items()):
+            family = families.get(key.name)
+            if family is None:
+                family = families[key.name] = _FAMILIES[key.kind](
+                    key.name, _MEANINGS[key.name], labels=[label for label, _ in key.labels]
+                )
+            labels = [value for _, value in key.labels]
+            if isinstance(family, HistogramMetricFamily):
+                family.add_metric(labels, _buckets(key.bounds, values), sum_value=values[-1])
+            elif isinstance(family, CounterMetricFamily | GaugeMetricFamily):
+                family.add_metric(labels, values[0])
+        return families.values()
+
+
+_FAMILIES: Final = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
+
+
+def _buckets(bounds: Sequence[float], values: Sequence[float]) -> list[tuple[str, float]]:
+    """Counts up to each bound, as Prometheus wants them."""
+    buckets = []
+    total = 0.0
+    for bound, count in zip([*map(str, bounds), "+Inf"], values, strict=False):
+        total += count
+        buckets.append((bound, total))
+    return buckets

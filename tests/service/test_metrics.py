@@ -1,0 +1,97 @@
+"""What is counted, over all workers, living and dead."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.metrics import Key, Metrics, TooManyMetrics, collect
+
+ROOT = Path(__file__).parents[2]
+
+WORKER = """
+import sys
+from pathlib import Path
+from service.metrics import Metrics
+metrics = Metrics(Path(sys.argv[1]))
+metrics.counter("answers", model="a").add(3)
+metrics.gauge("under_way").set(7)
+metrics.histogram("seconds", (0.1, 1.0)).observe(0.5)
+print("counted", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_counts_of_workers_add_up_and_outlive_them_but_what_is_under_way_does_not(tmp_path: Path) -> None:
+    own = Metrics(tmp_path)
+    own.counter("answers", model="a").add(2)
+    own.counter("answers", model="b").add()
+    own.gauge("under_way").set(1)
+    own.histogram("seconds", (0.1, 1.0)).observe(2.0)
+    answers, under_way = Key("counter", "answers", (("model", "a"),), ()), Key("gauge", "under_way", (), ())
+    seconds = Key("histogram", "seconds", (), (0.1, 1.0))
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(tmp_path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"counted\n"
+        assert collect(tmp_path)[answers] == [5]
+        assert collect(tmp_path)[under_way] == [8]
+        worker.send_signal(signal.SIGKILL)
+    found = collect(tmp_path)
+    assert found[answers] == [5]
+    assert found[under_way] == [1]
+    assert found[seconds] == [0, 1, 1, 2.5]
+    assert found[Key("counter", "answers", (("model", "b"),), ())] == [1]
+
+
+@given(values=st.lists(st.floats(0, 100), max_size=30), bounds=st.lists(st.floats(0.1, 90), min_size=1, unique=True))
+def test_an_observation_is_counted_in_the_first_bucket_that_holds_it(values: list[float], bounds: list[float]) -> None:
+    bounds = sorted(bounds)
+    metrics = Metrics(None)
+    histogram = metrics.histogram("seconds", bounds)
+    for value in values:
+        histogram.observe(value)
+    *counts, total = metrics.values[: len(bounds) + 2]
+    expected = [0] * (len(bounds) + 1)
+    for value in values:
+        expected[next((place for place, bound in enumerate(bounds) if value <= bound), len(bounds))] += 1
+    assert counts == expected
+    assert total == pytest.approx(sum(values))
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    Metrics(tmp_path).counter("answers").add()
+    (keys,) = tmp_path.glob("*.keys")
+    with keys.open("ab") as file:
+        file.write(b'[1, "counter", "half')
+    assert list(collect(tmp_path)) == [Key("counter", "answers", (), ())]
+
+
+def test_the_same_name_and_labels_are_the_same_number(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.counter("answers", model="a", status="200").add()
+    metrics.counter("answers", status="200", model="a").add()
+    assert list(collect(tmp_path).values()) == [[2]]
+
+
+def test_there_is_an_end_to_combinations_of_labels() -> None:
+    metrics = Metrics(None)
+    for number in range(8192):
+        metrics.counter("answers", model=str(number))
+    with pytest.raises(TooManyMetrics):
+        metrics.counter("answers", model="one more")
+
+
+def test_two_workers_with_one_number_after_each_other_do_not_share_a_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        metrics = Metrics(tmp_path)
+        metrics.counter("answers").add()
+        metrics.close()
+    assert len(list(tmp_path.glob(f"{os.getpid()}-*"))) == 4
+    assert list(collect(tmp_path).values()) == [[2]]
