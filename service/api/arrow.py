@@ -31,7 +31,6 @@ from service.api.ipc import (
     FLOAT,
     LIST,
     LISTS,
-    MOST_COLUMNS,
     MOST_METADATA,
     NUMBERS,
     TEXT,
@@ -238,8 +237,8 @@ def _check_columns(about: Schema) -> None:
         else:
             faults.append(unknown_field(name, _COLUMNS))
         seen.add(name)
-    if "window" not in seen and len(about.fields) < MOST_COLUMNS:
-        faults.insert(0, Fault("/window", f"is missing, and {_WINDOW}"))
+    if "window" not in seen and not faults:
+        faults.append(Fault("/window", f"is missing, and {_WINDOW}"))
     if faults:
         raise InvalidRequest(faults[:FAULTS_AT_MOST])
 

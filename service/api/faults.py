@@ -216,7 +216,7 @@ def unknown_field(name: str, known: Iterable[str] = FIELDS) -> Fault:
     """The fault of a field that no request has, with the nearest of those that there are."""
     if len(name) > _LONGEST_NAME:
         return Fault("", "holds a field whose name is very long and not known: leave it out")
-    if name in MultiStepRequest.model_fields:
+    if name in MultiStepRequest.model_fields and name in known:
         return Fault(
             pointer_to((name,)), "is a field of POST /forecast/multi-step only: send it there, or leave it out"
         )
