@@ -10,12 +10,14 @@ import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from schemathesis.config import SchemathesisConfig
 
 from service.api.problems import KINDS
 from service.app import create_app
 from service.settings import Settings
 from tests.end_to_end.process import PATIENCE, Running
+from tests.streams import MEDIA_TYPE, stream
 
 Document = dict[str, Any]
 
@@ -111,6 +113,13 @@ def test_every_request_example_is_answered_with_what_its_schema_describes(
     assert sent >= 6
 
 
+def test_both_formats_of_forecasts_are_described(document: Document) -> None:
+    for path in ("/forecast", "/forecast/multi-step"):
+        operation = document["paths"][path]["post"]
+        assert list(operation["requestBody"]["content"]) == ["application/json", MEDIA_TYPE]
+        assert list(operation["responses"]["200"]["content"]) == ["application/json", MEDIA_TYPE]
+
+
 def test_every_kind_of_problem_is_documented_with_an_example(document: Document) -> None:
     documented = {
         name
@@ -130,6 +139,17 @@ def test_every_error_is_a_problem_document(document: Document) -> None:
                 assert list(response["content"]) == ["application/problem+json"], (path, method, status)
                 assert response["description"], (path, method, status)
 
+
+STREAMS = st.builds(
+    stream,
+    st.fixed_dictionaries(
+        {"window": st.lists(st.lists(st.floats(-1e3, 1e3), max_size=8), min_size=1, max_size=4)},
+        optional={"origin": st.just(["2024-01-01"])},
+    ).filter(lambda columns: len(columns["window"]) == len(columns.get("origin", columns["window"]))),
+    st.fixed_dictionaries({}, optional={"horizon": st.sampled_from(["1", "3", "x"]), "model": st.text(max_size=8)}),
+)
+# What is no Arrow stream at all is tried in tests/service/test_arrow.py.
+schemathesis.openapi.media_type(MEDIA_TYPE, STREAMS)
 
 CONFIG = SchemathesisConfig.from_dict(
     {

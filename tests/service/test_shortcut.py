@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 from hypothesis import example, given, settings
@@ -16,10 +17,13 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
 from service.api.forecast import ANSWERS
+from service.api.headers import ARROW
 from service.api.shortcut import Shortcut
 from service.app import create_app
 from service.settings import Settings
+from tests import streams
 from tests.artifacts import write_artifact
+from tests.streams import stream
 
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, dict[bytes, bytes], bytes]
@@ -128,8 +132,35 @@ QUESTIONS = st.one_of(
     st.fixed_dictionaries({"window": WINDOWS}),
     st.fixed_dictionaries({}, optional=FIELDS),
 )
+COLUMNS = st.fixed_dictionaries(
+    {
+        "window": st.one_of(
+            st.lists(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12), max_size=5),
+            st.lists(st.lists(st.one_of(st.floats(width=32), st.none()), max_size=22), max_size=5),
+        ).map(lambda windows: pa.array(windows, streams.NUMBERS))
+    }
+)
+METADATA = st.one_of(
+    st.just({"horizon": "3"}),
+    st.just({}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from(["default", "panel", "none", "/"]),
+            "origin": st.sampled_from(["2024-02-29", "soon"]),
+            "frequency": st.sampled_from(["h", "fortnight"]),
+            "horizon": st.sampled_from(["1", "30", "31", "0", "x"]),
+            "unknown": st.just(""),
+        },
+    ),
+)
+STREAMS = st.builds(stream, COLUMNS, METADATA)
 BODIES = st.one_of(
-    QUESTIONS.map(lambda question: json.dumps(question).encode()), st.binary(max_size=60), st.just(b" " * 2100)
+    QUESTIONS.map(lambda question: json.dumps(question).encode()),
+    st.binary(max_size=60),
+    STREAMS,
+    st.builds(lambda body, cut: body[:cut], STREAMS, st.integers(0, 600)),
+    st.just(b" " * 2100),
 )
 HEADERS = st.lists(
     st.sampled_from(
@@ -137,6 +168,8 @@ HEADERS = st.lists(
             (b"content-type", b"application/json"),
             (b"content-type", b"application/json; charset=utf-8"),
             (b"content-type", b"text/plain"),
+            (b"content-type", ARROW),
+            (b"content-type", b"Application/vnd.apache.arrow.stream; charset=x"),
             (b"content-encoding", b"gzip"),
             (b"content-encoding", b"identity"),
             (b"content-length", b"12"),
@@ -144,6 +177,8 @@ HEADERS = st.lists(
             (b"x-request-timeout-ms", b"30000"),
             (b"x-request-timeout-ms", b"-1"),
             (b"accept", b"*/*"),
+            (b"accept", ARROW),
+            (b"accept", b"application/json, " + ARROW + b";q=0.5"),
             (b"host", b"localhost"),
         ]
     ),
@@ -171,6 +206,19 @@ def test_the_short_way_answers_what_the_long_way_answers(
     long, short = service.ask_both(path, parts, headers)
 
     assert short == long
+
+
+@given(path=st.sampled_from(PATHS), body=STREAMS, accepted=st.sampled_from([b"*/*", b"application/json", ARROW]))
+@settings(max_examples=200)
+def test_the_short_way_answers_streams_as_the_long_way_does(
+    service: Started, path: str, body: bytes, accepted: bytes
+) -> None:
+    long, short = service.ask_both(path, [body], [(b"content-type", ARROW), (b"accept", accepted)])
+
+    assert short == long
+    status, headers, _ = short
+    expected = accepted if accepted != b"*/*" else ARROW
+    assert headers[b"content-type"] == (expected if status == 200 else b"application/problem+json")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
