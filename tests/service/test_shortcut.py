@@ -140,7 +140,7 @@ COLUMNS = st.fixed_dictionaries(
         ).map(lambda windows: pa.array(windows, streams.NUMBERS))
     }
 )
-METADATA = st.one_of(
+METADATA: st.SearchStrategy[dict[str, str]] = st.one_of(
     st.just({"horizon": "3"}),
     st.just({}),
     st.fixed_dictionaries(
