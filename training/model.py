@@ -391,7 +391,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         change = ops.sum_of_sizes(steps, 0) / ops.maximum(count, 1.0)
         change = ops.maximum(change, spread * 0.02)
         ratio, scale = ops.log(spread / change), ops.sqrt(spread * change)
-        return Measure(*(part * magnitude for part in (location, spread, change)), ratio, scale * magnitude)
+        return Measure(location * magnitude, spread * magnitude, change * magnitude, ratio, scale * magnitude)
 
     def _find(self, ops: Operations, values: Any, measure: Measure) -> Any:
         """The two seasons that the changes of each window repeat most at, and how much they do.

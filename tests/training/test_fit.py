@@ -2,13 +2,19 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
-from training.config import Config
+from service.engine import Engine
+from tests.contract.conftest import metadata_of
+from training.config import Config, Fitting, Network
 from training.data import Boundary, Panel, Series, Split
-from training.fit import Fitted, History, fit
+from training.export import export
+from training.fit import Fitted, History, _Run, fit
+from training.model import Forecaster
 
 HORIZON = 6
 
@@ -95,3 +101,79 @@ def test_the_best_epoch_is_the_one_of_the_least_validation_loss() -> None:
 def test_an_epoch_whose_loss_is_no_number_is_never_the_best() -> None:
     assert History(training=[3.0, 2.0, 1.0], validation=[3.0, 1.0, math.nan]).best_epoch == 2
     assert History(training=[math.nan], validation=[math.nan]).best_epoch == 1
+
+
+RUNS: dict[str, dict[str, dict[str, Any]]] = {
+    "LSTM, mixed lengths, mean absolute error": {
+        "network": {"cell": "lstm"},
+        "fitting": {"loss": "mae", "lengths": "mixed", "iterated": False},
+    },
+    "GRU, bidirectional, mean squared error, SGD": {
+        "network": {"cell": "gru", "bidirectional": True, "output": "vector", "head": "plain"},
+        "fitting": {"loss": "mse", "optimiser": "sgd", "clip_norm": 0, "clip_value": 0.5, "learning_rate": 0.05},
+    },
+    "RNN, the horizon at once, pinball": {
+        "network": {"cell": "rnn", "output": "horizon", "activation": "elu", "normalisation": "layer"},
+        "fitting": {"loss": "pinball", "quantile": 0.5},
+    },
+    "peephole LSTM, a convolution, a decoder": {
+        "network": {
+            "cell": "peephole_lstm",
+            "output": "horizon",
+            "decoder": [6],
+            "convolution": {"filters": 6, "kernel": 3},
+            "normalisation": "batch",
+        },
+        "fitting": {"lengths": "mixed"},
+    },
+}
+
+
+@pytest.mark.parametrize("given", RUNS.values(), ids=RUNS)
+def test_every_cell_is_fitted_written_opened_and_asked(given: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {
+            "network": {"layers": [6], "context_length": 12, **given["network"]},
+            "fitting": {"epochs": 4, "steps_per_epoch": 12, "learning_rate": 0.01, "warm_up": 1, **given["fitting"]},
+        }
+    )
+
+    run = fitted(tmp_path / "run.npz", config)
+
+    assert run.history.validation[-1] < run.history.validation[0]
+    metadata = metadata_of(run.network, season=6).model_copy(update={"context_length": 12, "minimum_window": 7})
+    export(run.network, metadata, tmp_path / "model.onnx")
+    panel, _ = seasonal_panel()
+    truth = panel.series[0].values[-12 - HORIZON :].astype(np.float32)
+    forecast = Engine.open(tmp_path / "model.onnx").forecast(truth[None, :12], HORIZON)
+    assert np.abs(forecast[0] - truth[12:]).mean() < 6  # of a series that swings by 10
+
+
+@pytest.mark.parametrize(
+    ("fitting", "wanted"),
+    [
+        ({"loss": "mae"}, [2.0, 0.0, 1.0]),
+        ({"loss": "mse"}, [4.0, 0.0, 1.0]),
+        ({"loss": "pinball", "quantile": 0.9}, [0.2, 0.0, 0.9]),
+        ({"loss": "huber", "huber_delta": 2.0}, [1.0, 0.0, 0.25]),
+    ],
+    ids=["mean absolute", "mean squared", "pinball", "Huber"],
+)
+def test_a_loss_is_that_of_its_name(fitting: dict[str, Any], wanted: list[float]) -> None:
+    network = Forecaster.from_network(Network(layers=(2,)), features=1, season=None)
+    given = Fitting.model_validate(fitting)
+    run = _Run(network, keras.optimizers.Adam(), given)
+
+    np.testing.assert_allclose(run._error(np.array([-2.0, 0.0, 1.0], np.float32)), wanted, rtol=1e-6)
+
+
+def test_padding_is_no_part_of_the_loss() -> None:
+    network = Forecaster.from_network(Network(layers=(3,)), features=1, season=None)
+    run = _Run(network, keras.optimizers.Adam(), Fitting(iterated=False))
+    values = np.random.default_rng(0).standard_normal((1, 50, 1)).astype(np.float32)
+    padded = np.concatenate([np.zeros((1, 20, 1), np.float32), values], axis=1)
+
+    alone = run._loss(values, 40, 10, 0.2)
+    within = run._loss(padded, 60, 10, 0.2, np.array([40], np.int32))
+
+    np.testing.assert_allclose(np.asarray(within), np.asarray(alone), rtol=1e-5)

@@ -156,14 +156,102 @@ def test_what_lies_beyond_the_context_does_not_change_its_measure() -> None:
     np.testing.assert_array_equal(np.asarray(before)[:, :36], np.asarray(after)[:, :36])
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"lags": "found", "layers": [4]},
+        {"lags": [5], "layers": [4, 4], "cell": "gru", "convolution": {"filters": 3, "kernel": 4}},
+        {"lags": [5], "layers": [4], "cell": "rnn", "bidirectional": True, "output": "vector"},
+        {"lags": [5], "layers": [4], "cell": "peephole_lstm", "output": "horizon", "decoder": [3]},
+        {"layers": [4], "output": "horizon", "lags": "found", "normalisation": "batch"},
+    ],
+    ids=["seasons found", "a convolution", "bidirectional", "a decoder", "seasons found, the horizon"],
+)
+def test_a_window_padded_in_front_has_the_forecast_of_the_window_alone(network: dict[str, Any]) -> None:
+    keras.utils.set_random_seed(0)
+    made = Forecaster.from_network(Network.model_validate(network), features=2, season=None, horizon=3)
+    for weight in made.trainable_weights:
+        weight.assign_add(0.2 * np.random.default_rng(0).standard_normal(weight.shape))
+    values = np.repeat(wave(20, 6), 3, axis=0).repeat(2, axis=2).astype(np.float32)
+    values += np.random.default_rng(1).standard_normal(values.shape).astype(np.float32)
+    lengths = np.array([20, 9, 14])
+    padded = np.where(np.arange(20)[None, :, None] >= 20 - lengths[:, None, None], values, np.float32(0))
+
+    together, scales = (np.asarray(part) for part in made.ahead(padded, lengths=lengths))
+
+    for row, length in enumerate(lengths):
+        alone, scale = (np.asarray(part) for part in made.ahead(values[row : row + 1, 20 - length :]))
+        np.testing.assert_allclose(together[row], alone[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scales[row], scale[0], rtol=1e-5)
+
+
+def test_batch_normalisation_learns_in_training_alone() -> None:
+    network = Forecaster.from_network(
+        Network(layers=(4, 4), normalisation="batch", residual=False), features=1, season=None
+    )
+    before = [weight.numpy() for weight in network.non_trainable_weights]
+    values = wave(20, 6).astype(np.float32)
+
+    network.sequence(values, 12)
+    assert all(
+        np.array_equal(weight.numpy(), old) for weight, old in zip(network.non_trainable_weights, before, strict=True)
+    )
+    network.sequence(values, 12, training=True)
+    moved = [
+        not np.array_equal(weight.numpy(), old)
+        for weight, old in zip(network.non_trainable_weights, before, strict=True)
+    ]
+    assert sum(moved) >= 4  # mean and variance after each of two layers
+
+
+@pytest.mark.parametrize(
+    ("network", "carried"),
+    [
+        ({"layers": [4, 3]}, 1 + 6 + 2 * 7),
+        ({"layers": [4, 3], "cell": "gru"}, 1 + 6 + 7),
+        ({"layers": [4], "convolution": {"filters": 5, "kernel": 4}}, 1 + 6 + 3 * 3 + 2 * 4),
+        ({"layers": [4], "output": "horizon"}, 1 + 1 + 5 + 6 + 2 * 4),
+        ({"layers": [4], "carry": False}, 0),
+        ({"layers": [4], "bidirectional": True, "output": "vector"}, 0),
+    ],
+    ids=["LSTM", "GRU", "a convolution", "a horizon", "not carried", "bidirectional"],
+)
+def test_the_state_holds_no_more_than_has_to_be_carried(network: dict[str, Any], carried: int) -> None:
+    made = Forecaster.from_network(Network.model_validate(network), features=1, season=None, horizon=5)
+
+    assert made.state_size == carried
+
+
+def test_a_scaling_by_a_number_divides_values_and_multiplies_forecasts() -> None:
+    keras.utils.set_random_seed(0)
+    raw = Forecaster.from_network(Network(layers=(4,), head="plain", scaling="none"), features=1, season=None)
+    scaled = Forecaster.from_network(Network(layers=(4,), head="plain", scaling=100.0), features=1, season=None)
+    scaled.set_weights(raw.get_weights())
+    values = wave(20, 6).astype(np.float32)
+
+    forecast, scale = scaled.ahead(values)
+
+    np.testing.assert_allclose(np.asarray(forecast), 100 * np.asarray(raw.ahead(values / 100)[0]), rtol=1e-5)
+    assert np.asarray(scale).tolist() == [[100.0]]
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras reads its variables so
-def test_a_network_is_saved_and_loaded_by_keras(tmp_path: Path) -> None:
-    network = made(lags="found")
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"lags": "found"},
+        {"cell": "peephole_lstm", "convolution": {"filters": 3}, "normalisation": "batch", "activation": "elu"},
+        {"cell": "gru", "bidirectional": True, "output": "horizon", "decoder": [4]},
+    ],
+    ids=["seasons found", "peepholes", "bidirectional"],
+)
+def test_a_network_is_saved_and_loaded_by_keras(given: dict[str, Any], tmp_path: Path) -> None:
+    network = Forecaster.from_network(Network.model_validate({"layers": [8, 8], **given}), features=1, season=6)
     network.set_weights([weight + 0.1 for weight in network.get_weights()])
 
     network.save(tmp_path / "network.keras")
     again = keras.saving.load_model(tmp_path / "network.keras")
 
     assert isinstance(again, Forecaster)
-    values = wave(30, 6)
-    np.testing.assert_array_equal(step(again, values)[0], step(network, values)[0])
+    values = wave(30, 6).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(again.ahead(values)[0]), np.asarray(network.ahead(values)[0]))

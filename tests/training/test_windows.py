@@ -74,6 +74,29 @@ def test_contexts_shorter_than_the_whole_are_fitted_on_too() -> None:
     assert contexts == {12, 8}  # 8 is the shortest window accepted where no season is known
 
 
+def test_windows_of_mixed_lengths_are_padded_with_zeros_in_front() -> None:
+    panel, split = counted([80], horizon=5)
+    windows = Windows.cut(panel, split, config(steps_per_epoch=20, lengths="mixed"))
+
+    seen = set()
+    for batch in windows.epoch(0):
+        assert batch.context == 12
+        assert batch.lengths is not None
+        real = np.arange(batch.values.shape[1]) >= 12 - batch.lengths[:, None]
+        assert (batch.values[~real] == 0).all()
+        assert all((np.diff(row[mask, 0]) == 1).all() for row, mask in zip(batch.values, real, strict=True))
+        seen |= set(batch.lengths.tolist())
+    assert seen == set(range(8, 13))
+    assert all(batch.lengths is None for batch in windows.judged())
+
+
+def test_windows_of_a_network_that_forecasts_its_horizon_at_once_hold_the_whole_of_it() -> None:
+    panel, split = counted([200], horizon=60)
+    given = Config.model_validate({"network": {"context_length": 12, "output": "horizon"}, "data": {"horizon": 60}})
+
+    assert {batch.free for batch in Windows.cut(panel, split, given).judged()} == {60}
+
+
 def test_the_shortest_window_holds_a_season_and_a_step() -> None:
     assert minimum_window(192, 24) == 25
     assert minimum_window(192, None) == 8
