@@ -1,9 +1,8 @@
 """The windows of a checked request as arrays that a certain model accepts."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ LARGEST_ANSWER: Final = 1 << 20
 RawWindow = list[float] | list[list[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(NamedTuple):
     """A request's windows, cut to the model's context, and how they were sent."""
 
     arrays: list[Values]
@@ -39,9 +37,9 @@ def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, sett
     features, context = len(metadata.features), metadata.context_length
     check_limits(len(raw), horizon, features, settings)
     shortest, longest = metadata.minimum_window, settings.max_window_length
-    if not all(shortest <= len(window) <= longest and _fits(window, features) for window in raw):
-        told = (fault for place, window in _placed(request, raw) for fault in _check(place, window, metadata, settings))
-        raise InvalidRequest(list(islice(told, FAULTS_AT_MOST)))
+    for window in raw:
+        if not (shortest <= len(window) <= longest and _fits(window, features)):
+            raise InvalidRequest(list(islice(_faults(request, raw, metadata, settings), FAULTS_AT_MOST)))
     return Windows(
         # Of a long window only the end is turned into an array.
         arrays=[np.array(end_of(window, context), np.float32).reshape(-1, features) for window in raw],
@@ -81,6 +79,13 @@ def _limits_passed(windows: int, horizon: int, features: int, settings: Settings
             f"asks for more than {LARGEST_ANSWER} numbers (windows × horizon × features): send fewer windows or a "
             f"shorter horizon",
         )
+
+
+def _faults(
+    request: ForecastRequest, raw: Sequence[RawWindow], metadata: Metadata, settings: Settings
+) -> Iterator[Fault]:
+    for place, window in _placed(request, raw):
+        yield from _check(place, window, metadata, settings)
 
 
 def _placed(request: ForecastRequest, raw: Sequence[RawWindow]) -> Iterator[tuple[str, RawWindow]]:

@@ -5,14 +5,19 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.errors import SettingsError
 from service.cores import usable_cores
+from service.errors import SettingsError
 from service.settings import Settings
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
     settings = Settings.from_environment({})
-    assert (settings.host, settings.port, settings.workers, settings.models) == ("127.0.0.1", 8000, usable_cores(), None)
+    assert (settings.host, settings.port, settings.workers, settings.models) == (
+        "127.0.0.1",
+        8000,
+        usable_cores(),
+        None,
+    )
     assert (settings.default_model, settings.max_body_bytes, settings.max_windows) == ("default", 8 * 1024 * 1024, 1024)
     assert (settings.max_window_length, settings.max_horizon, settings.max_batch) == (65_536, 1000, 128)
     assert (settings.keep_alive_seconds, settings.drain_seconds, settings.refresh_seconds) == (75, 30, 2.0)
