@@ -420,10 +420,11 @@ class _Lane:
             return self._next_decoded() if self._decoding else None
         rows = self._next_rows()
         try:
-            return _Batch(rows)
+            batch = _Batch(rows)
         except Exception as error:
             self._fail_rows(rows, error)
             return None
+        return batch if self._model.state_size else self._beside_those_under_way(batch)
 
     def run_inline(self, batch: _Batch) -> bool:
         """Run a batch at once, unless it is expected to take too long; return whether it was run."""
@@ -514,6 +515,15 @@ class _Lane:
             self._settle(other)
             batch = batch.joined_by(other)
         return batch if batch.rows else None
+
+    def _beside_those_under_way(self, batch: _Batch) -> _Batch:
+        """New windows with those under way that have room for them: where windows slide, all runs are alike."""
+        for other in self._decoding:
+            if other.length == batch.length and len(other.rows) + len(batch.rows) <= self._most_rows(batch.length):
+                self._decoding.remove(other)
+                self._settle(other)
+                return other.joined_by(batch)
+        return batch
 
     def _most_rows(self, length: int) -> int:
         """How many rows of so many time steps run together."""

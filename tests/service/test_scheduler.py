@@ -334,6 +334,23 @@ def test_windows_that_are_slid_are_run_together_where_their_lengths_are_equal(en
     assert model.shapes == [(3, CONTEXT, 1)] * 5
 
 
+def test_a_window_that_is_slid_joins_those_under_way_without_a_run_of_its_own(engines: Engines) -> None:
+    model = Recorder(engines["mean", 1])
+
+    async def work() -> None:
+        scheduler = inline()
+        first = asyncio.create_task(scheduler.forecast(model, [line(CONTEXT)], 20))
+        await after_runs(model, 3)
+        agree(
+            await scheduler.forecast(model, [line(CONTEXT, 7)], 4),
+            list(engines["mean", 1].forecast(line(CONTEXT, 7)[None], 4)),
+        )
+        agree(await first, list(engines["mean", 1].forecast(line(CONTEXT)[None], 20)))
+
+    run(work)
+    assert sorted(rows for rows, _, _ in model.shapes) == [1] * 16 + [2] * 4
+
+
 @pytest.mark.parametrize(
     ("kind", "length", "rows"),
     [("lstm", 256, 16), ("lstm", 1000, 4), ("lstm", 5000, 1), ("mean", 1000, 4), ("mean", 5000, 1)],
