@@ -90,6 +90,11 @@ class Story:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def run_python(self, program: str) -> str:
+        """Run a program; gives what it printed."""
+        (self.folder / "example.py").write_text(program.replace(ADDRESS, f"http://127.0.0.1:{self.port}"))
+        return self.run(".venv/bin/python example.py")
+
     def serve(self, settings: dict[str, str]) -> None:
         """Do what `make serve` does, after ending the service that was there before."""
         self.stop()
@@ -151,6 +156,9 @@ def test_the_commands_run_in_their_order_and_answer_as_written(story: Story) -> 
         if block.language == "console":
             for command in block.commands():
                 printed = story.run(command)
+        elif block.language == "python":
+            printed = story.run_python(block.text)
+            assert printed
         elif block.language == "json":
             answer = json.loads(printed)
             if os.environ.get("WRITE_README"):

@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass, field
 
 import httpx
+import pyarrow as pa
 import pytest
+
+from tests.streams import MEDIA_TYPE, stream
 
 ONE = "/forecast"
 MANY = "/forecast/multi-step"
@@ -30,6 +33,12 @@ class Bad:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def streamed(name: str, body: bytes, message: str, pointer: str | None = None, status: int = 422) -> Bad:
+    """A bad request whose body is declared to be an Arrow stream."""
+    return Bad(name, body, message, pointer, status, headers={"content-type": MEDIA_TYPE})
+
+
+STREAM = stream({"window": [[1, 2]]})
 REQUESTS = [
     # not JSON
     Bad("no body", "", "the body is empty: send a JSON object", status=400),
@@ -245,6 +254,37 @@ REQUESTS = [
         '{"window": [1, 2], "origin": "2024-03-30", "frequency": 1}',
         FREQUENCY,
         "/frequency",
+    ),
+    # Arrow streams: more of what can be wrong with them is in test_arrow.py
+    streamed("an Arrow stream that is JSON", b'{"window": [1, 2]}', "is not a sound Arrow stream", status=400),
+    streamed("an Arrow stream cut short", STREAM[:-30], "it ends within a message", status=400),
+    streamed(
+        "an Arrow stream with compressed buffers",
+        stream({"window": [[1, 2]]}, compression="zstd"),
+        "write it without lz4 or zstd",
+        status=415,
+    ),
+    streamed("an Arrow stream without windows", stream({}), "is missing, and must be a column of windows", "/window"),
+    streamed("an Arrow stream of text", stream({"window": ["1, 2"]}), "must be a column of windows", "/window"),
+    streamed("a misspelt column in an Arrow stream", stream({"windows": [[1, 2]]}), "did you mean window?", "/windows"),
+    streamed(
+        "a model as a column of an Arrow stream",
+        stream({"window": [[1, 2]], "model": ["default"]}),
+        "must be metadata of the Arrow schema, not a column",
+        "/model",
+    ),
+    streamed("null among the numbers of an Arrow stream", stream({"window": [[1, None]]}), NUMBER, "/windows/0/1"),
+    streamed(
+        "times as the origins of an Arrow stream",
+        stream({"window": [[1, 2]], "origin": pa.array([0], pa.timestamp("s"))}),
+        "must be a column of text",
+        "/origin",
+    ),
+    streamed(
+        "an origin as column and metadata",
+        stream({"window": [[1, 2]], "origin": ["2024-01-01"]}, {"origin": "2024-01-01"}),
+        "is both a column and metadata",
+        "/origin",
     ),
 ]
 
