@@ -204,9 +204,8 @@ def _with_target(config: Config, usual: str) -> Config:
 
 
 def _quieten() -> None:
-    """Keep the start-up messages of TensorFlow and tf2onnx from users."""
+    """Keep TensorFlow's start-up messages from users."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 

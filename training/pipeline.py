@@ -34,7 +34,6 @@ _LIBRARIES: Final = (
     "tensorflow",
     "tensorflow-cpu",
     "keras",
-    "tf2onnx",
     "onnx",
     "onnxruntime",
     "numpy",
