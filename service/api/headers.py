@@ -12,7 +12,7 @@ JSON: Final = b"application/json"
 ARROW: Final = b"application/vnd.apache.arrow.stream"
 TIMEOUT: Final = b"x-request-timeout-ms"
 
-_WEIGHT: Final = re.compile(rb";?\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+_WEIGHT: Final = re.compile(rb";?\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)")
 _LONGEST_TIMEOUT: Final = 9  # digits of milliseconds: eleven days
 
 
@@ -63,10 +63,13 @@ def _is_arrow(content_type: bytes) -> bool:
 
 def _wants_arrow(accepted: bytes, otherwise: bool) -> bool:
     """Whether Accept names Arrow before JSON; where it names neither, or both alike, `otherwise`."""
+    accepted = accepted.lower()
+    if not otherwise and ARROW not in accepted:
+        return False
     weights = {ARROW: 0.0, JSON: 0.0}
     for part in accepted.split(b","):
         media_type, _, parameters = part.partition(b";")
-        if (name := media_type.strip().lower()) in weights:
+        if (name := media_type.strip()) in weights:
             weights[name] = _weight(parameters)
     return otherwise if weights[ARROW] == weights[JSON] else weights[ARROW] > weights[JSON]
 

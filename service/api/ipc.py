@@ -49,6 +49,7 @@ LONGEST_VALUE: Final = 4096
 LONGEST_TEXT: Final = 404
 """Bytes of an entry of a text column that are read: more than any origin is long."""
 
+_MOST_PARTS: Final = 4096  # of a record batch: nodes, or buffers
 _DEEPEST: Final = 3  # a list of lists of numbers
 _MARK: Final = 0xFFFFFFFF
 _SCHEMA: Final = 1
@@ -214,8 +215,9 @@ class _Reader:
         return bytes(self._table.Bytes[start : start + min(count, longest)]).decode("utf-8", "replace")
 
     def integers(self, slot: int, width: int) -> list[list[int]]:
-        """Structures of some 64-bit integers each."""
+        """Structures of some 64-bit integers each; of very many, the first."""
         count, start = self._vector(slot)
+        count = min(count, _MOST_PARTS)
         if not count:
             return []
         return np.frombuffer(self._table.Bytes, "<i8", count * width, start).reshape(count, width).tolist()
