@@ -44,7 +44,8 @@ _NOTES: Final = {
     "MLServer": "A custom runtime without the inference pool (`parallel_workers` 0), which one core has no use for, "
     "with and without adaptive batches of 16 (waiting 1 ms at most); httptools and uvloop installed. Each request is "
     "checked against the protocol's models, and its tensors are lists in JSON.",
-    "KServe": "The Python server, one worker, v1 protocol; gRPC and the logs of requests and latencies off. It has no batches of its own.",
+    "KServe": "The Python server, one worker, v1 protocol; gRPC and the logs of requests and latencies off. "
+    "It has no batches of its own.",
     "Ray Serve": "One replica, throughput-optimised, with and without batches of 16. Its proxy, its controller, its "
     "replica and Ray's own processes share the core; it is made for many machines, not for one core.",
 }
