@@ -72,7 +72,7 @@ clean: ## remove the environments and every cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What is served in benchmarks: made once, by the training package.
-$(BENCH_MODELS): benchmarks/models.py $(VENV)/.ready
+$(BENCH_MODELS): benchmarks/models.py $(wildcard training/*.py) $(VENV)/.ready
 	@$(VENV)/bin/python -m benchmarks.models
 	@touch $@
 

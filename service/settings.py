@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     )
     default_model: ModelName = Field(default="default", description="The model of requests that name none.")
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="Most bytes in a request body.")
-    max_windows: int = Field(default=1024, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
+    max_windows: int = Field(default=16_384, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
     max_horizon: int = Field(default=1000, ge=1, le=100_000, description="Most steps forecast ahead.")
     max_batch: int = Field(default=128, ge=1, le=4096, description="Most sequences that the model runs at once.")
