@@ -328,7 +328,7 @@ def _about_peers(peers: Mapping[str, Any]) -> str:
         "with onnxruntime on one thread that does not spin. The last column is the share of a core that it takes when",
         "nobody asks it anything. Servers are stopped while others are measured, but for Triton, which does not bear",
         "it and is quiet by itself.\n",
-        _table(["", "configuration, and what limits it", "versions", "idle"], rows),
+        _table(["", "configuration, and what limits it", "versions", "idle"], rows, "---"),
     ]
     parts += [f"{name} could not be measured: {fault}\n" for name, fault in peers["failed"].items()]
     parts += [
@@ -354,7 +354,9 @@ def _about_machine(peers: Mapping[str, Any] | None, rates: Mapping[str, Any] | N
                     machine["commit"],
                 ]
             )
-    return "\n".join(["## Machine\n", _table(["measured", "when", "processor", "kernel", "versions", "commit"], rows)])
+    return "\n".join(
+        ["## Machine\n", _table(["measured", "when", "processor", "kernel", "versions", "commit"], rows, "---")]
+    )
 
 
 _REPEAT: Final = """\
@@ -375,8 +377,8 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
 }
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:" for _ in heads[1:]]], *rows]
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], align: str = "---:") -> str:
+    lines = [heads, ["---", *[align for _ in heads[1:]]], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
