@@ -19,7 +19,7 @@ from training.windows import Batch, Windows
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from
 _CONTEXT_WEIGHT: Final = 0.2  # of steps inside the context, whose scale has seen what they forecast
 _USUAL_MOMENTUM: Final = 0.9
-_ERROR_LIMIT: Final = 30.0  # scaled errors beyond it teach nothing: a flat window before a jump
+_ERROR_LIMIT: Final = 30.0  # errors in units of a window's own scale teach nothing beyond: it was flat before a jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +233,10 @@ class _Run:
         return self.fitting.iterated and self.network.network.carries
 
     def _error(self, errors: Any) -> Any:
-        """The loss of scaled errors, actual minus forecast, each bounded."""
+        """The loss of scaled errors, actual minus forecast."""
         fitting = self.fitting
-        errors = tf.clip_by_value(errors, -_ERROR_LIMIT, _ERROR_LIMIT)
+        if self.network.network.scaling == "window":
+            errors = tf.clip_by_value(errors, -_ERROR_LIMIT, _ERROR_LIMIT)
         if fitting.quantile is not None:  # the pinball loss alone has one
             return tf.maximum(fitting.quantile * errors, (fitting.quantile - 1.0) * errors)
         if fitting.loss == "mse":

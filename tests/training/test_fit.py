@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from service.engine import Engine
 from tests.contract.conftest import metadata_of
@@ -165,6 +166,19 @@ def test_a_loss_is_that_of_its_name(fitting: dict[str, Any], wanted: list[float]
     run = _Run(network, keras.optimizers.Adam(), given)
 
     np.testing.assert_allclose(run._error(np.array([-2.0, 0.0, 1.0], np.float32)), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scaling", "learns"), [("window", False), ("none", True), (2.0, True)])
+def test_an_error_beyond_the_limit_teaches_nothing_in_units_of_a_window_alone(scaling: Any, learns: bool) -> None:
+    """Raw values may be as large as they like, and a network that begins far from them has to get there."""
+    network = Forecaster.from_network(Network(layers=(2,), scaling=scaling), features=1, season=None)
+    run = _Run(network, keras.optimizers.Adam(), Fitting())
+    errors = tf.Variable([80.0])
+
+    with tf.GradientTape() as tape:
+        loss = run._error(errors)
+
+    assert (np.asarray(tape.gradient(loss, errors))[0] > 0) == learns
 
 
 def test_padding_is_no_part_of_the_loss() -> None:
