@@ -38,7 +38,8 @@ def main() -> None:
     for kind in kinds:
         print(f"\n{kind}", flush=True)
         found = _KINDS[kind](_place(), arguments) if kind in _KINDS else _peers(_place(), arguments)
-        print(f"kept in {keep(kind, found)}", flush=True)
+        # A part is kept apart, so that the document keeps the whole.
+        print(f"kept in {keep(f'{kind}, {arguments.only}' if arguments.only else kind, found)}", flush=True)
 
 
 def _arguments() -> Namespace:

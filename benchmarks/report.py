@@ -250,7 +250,7 @@ def _bulk(found: Mapping[str, Any]) -> str:
                         f"{found['windows']} windows × {found['horizon']} steps, {found['body_bytes']:,} bytes",
                     ],
                     ["forecasts a second, one such request at a time", _number(found["forecasts_per_second"])],
-                    ["onnxruntime in process, batches of 16", _number(found["in_process"])],
+                    ["onnxruntime in process, the best of batches of 16, 64 and 256", _number(found["in_process"])],
                     ["ratio", f"{found['ratio']:.2f}"],
                     ["rise of the worker's memory at the first, MB", f"{found['memory_rise']:.1f}"],
                     ["at a later one, MB", f"{found['memory_rise_again']:.1f}"],
