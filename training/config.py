@@ -79,7 +79,7 @@ class Network(_Section):
     )
     carry: bool | None = Field(
         default=None,
-        description="Whether the served model carries its state; false: its window is slid. Where it can if not given.",
+        description="Whether the served model carries its state, else its window is slid; if not given, `sequence` and `horizon` do.",
     )
     convolution: Convolution | None = Field(
         default=None, description="A causal convolution in front; none if not given."
@@ -114,8 +114,11 @@ class Network(_Section):
 
     @property
     def carries(self) -> bool:
-        """Whether the served model carries its state between steps; else its window is slid."""
-        return not self.bidirectional and self.carry is not False
+        """Whether the served model carries its state between steps; else its window is slid.
+
+        What learns at a window's end alone has never seen its state carried further, and does not unless it is told to.
+        """
+        return not self.bidirectional and (self.output != "vector" if self.carry is None else self.carry)
 
     @property
     def summary(self) -> str:
@@ -208,6 +211,12 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.network.output == "vector" and self.network.carry and not self.fitting.iterated:
+            raise _contradiction(
+                "network.carry",
+                "with network.output = 'vector' a state is carried well only where iterated forecasts are learnt from: "
+                "leave carry away, or fitting.iterated",
+            )
         horizon = self.network.horizon
         if horizon is not None and horizon != self.data.horizon:
             raise _contradiction(

@@ -90,7 +90,9 @@ NETWORKS: dict[str, Callable[[], Forecaster]] = {
         season=SEASON,
     ),
     "peephole layers that learn at a window's end": lambda: network_of(
-        Network(cell="peephole_lstm", layers=(8,), output="vector", context_length=CONTEXT), features=2, season=SEASON
+        Network(cell="peephole_lstm", layers=(8,), output="vector", carry=True, context_length=CONTEXT),
+        features=2,
+        season=SEASON,
     ),
     "unscaled": lambda: network_of(
         Network(layers=(8, 8), context_length=CONTEXT, scaling="none"), features=2, season=SEASON

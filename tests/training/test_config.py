@@ -56,6 +56,10 @@ BAD: dict[str, tuple[str, str]] = {
         '[network]\nbidirectional = true\noutput = "vector"\ncarry = true',
         "network.carry: a bidirectional network reads its window from both ends",
     ),
+    "a state carried that was never learnt to be": (
+        '[network]\noutput = "vector"\ncarry = true\n[fitting]\niterated = false',
+        "network.carry: with network.output = 'vector' a state is carried well only where iterated forecasts",
+    ),
     "a bidirectional network that learns at every step": (
         "[network]\nbidirectional = true",
         "network.output: at each step of a sequence a bidirectional network has already read the next one",

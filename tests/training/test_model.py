@@ -212,9 +212,11 @@ def test_batch_normalisation_learns_in_training_alone() -> None:
         ({"layers": [4], "convolution": {"filters": 5, "kernel": 4}}, 1 + 6 + 3 * 3 + 2 * 4),
         ({"layers": [4], "output": "horizon"}, 1 + 1 + 5 + 6 + 2 * 4),
         ({"layers": [4], "carry": False}, 0),
+        ({"layers": [4], "output": "vector"}, 0),
+        ({"layers": [4], "output": "vector", "carry": True}, 1 + 6 + 2 * 4),
         ({"layers": [4], "bidirectional": True, "output": "vector"}, 0),
     ],
-    ids=["LSTM", "GRU", "a convolution", "a horizon", "not carried", "bidirectional"],
+    ids=["LSTM", "GRU", "a convolution", "a horizon", "not carried", "a vector", "a vector, carried", "bidirectional"],
 )
 def test_the_state_holds_no_more_than_has_to_be_carried(network: dict[str, Any], carried: int) -> None:
     made = Forecaster.from_network(Network.model_validate(network), features=1, season=None, horizon=5)
