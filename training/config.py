@@ -79,7 +79,7 @@ class Network(_Section):
     )
     carry: bool | None = Field(
         default=None,
-        description="Whether the served model carries its state, else its window is slid; if not given, `sequence` and `horizon` do.",
+        description="Whether the served model carries its state, or its window is slid; all but `vector` do.",
     )
     convolution: Convolution | None = Field(
         default=None, description="A causal convolution in front; none if not given."
