@@ -50,7 +50,7 @@ def _write_unidirectional(path: Path) -> None:
     network = Forecaster.from_network(Network(layers=_UNITS, context_length=CONTEXT), features=1, season=None)
     # A new network answers simple forecasts; with zeros in its head, nothing of the LSTM would reach the answer.
     rng = np.random.default_rng(_SEED)
-    for head in (network.weigh, network.correct):
+    for head in network.heads:
         head.kernel.assign(rng.normal(0, 0.2, head.kernel.shape).astype(np.float32))
     export(network, _metadata("uni", network.state_size), path)
 

@@ -1,6 +1,7 @@
 """The assembly of the service."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -26,6 +27,8 @@ from service.settings import Settings
 
 BUNDLED: Final = Path(__file__).parent / "models"
 
+_OBJECTS_UNTIL_COLLECTION: Final = 10_000
+
 _log: Final = logging.getLogger("leadtime.service")
 
 
@@ -39,8 +42,8 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Assemble the service; models are opened when it starts."""
+def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
+    """Assemble the service; models are opened when it starts. It sets the process up for itself where it owns it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -48,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         counts = Metrics(settings.metrics)
         scheduler = Scheduler(max_batch=settings.max_batch, metrics=counts)
         service = Service(settings, registry, scheduler, counts)
+        if owns_process:
+            _spare_the_collector()
         refreshing = asyncio.create_task(_refresh(registry, settings.refresh_seconds))
         with _announced_stop(service):
             yield {"service": service}
@@ -77,7 +82,17 @@ def create_app(settings: Settings) -> FastAPI:
 
 def application_from_environment() -> ASGIApp:
     """The service as the environment sets it, with the short way to its forecasts, for a server's worker process."""
-    return Shortcut(create_app(Settings.from_environment(os.environ)), forecast.ANSWERS)
+    return Shortcut(create_app(Settings.from_environment(os.environ), owns_process=True), forecast.ANSWERS)
+
+
+def _spare_the_collector() -> None:
+    """Let the collector of cycles pass over what is there for good, and look at the rest less often.
+
+    Otherwise it takes a tenth of the time under load: a request leaves no cycles, but many objects while it waits.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *gc.get_threshold()[1:])
 
 
 async def _refresh(registry: Registry, seconds: float) -> None:

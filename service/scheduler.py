@@ -38,6 +38,9 @@ _ROWS_PREFILLED: Final = 64
 _STEPS_PREFILLED: Final = 4096
 _FEWEST_WORTH_SHARING: Final = 4
 
+# Turns of the loop that a run waits for while each of them brings another request.
+_MOST_PUT_OFF: Final = 8
+
 INLINE_SECONDS: Final = 0.004
 """A run that is expected to take longer leaves the loop."""
 
@@ -99,17 +102,28 @@ class Scheduler:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._turn_is_due = False
+        self._comers = 0
+        """Requests that have come since the last look at it."""
+        self._put_off = 0
+        """How many times the turn that is due was put off."""
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing = False
 
     async def forecast(
-        self, model: Model, windows: Sequence[Values], horizon: int, *, seconds: float | None = None
+        self,
+        model: Model,
+        windows: Sequence[Values],
+        horizon: int,
+        *,
+        seconds: float | None = None,
+        scales: Values | None = None,
     ) -> Values:
         """Forecast each window, (time, features) of any length, to (windows, horizon, features), in the order given.
 
         The windows must be finite float32 arrays of at least `model.minimum_window` steps, and the horizon at least 1.
-        Cancelling gives the rows up at the next turn, and so does the end of `seconds`.
+        Cancelling gives the rows up at the next turn, and so does the end of `seconds`. Where the model tells a scale,
+        `scales`, (windows, features), is filled with that of each window.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
@@ -121,7 +135,7 @@ class Scheduler:
             raise ShuttingDown("the service is shutting down and takes no new forecasts")
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
-        request = _Request(windows, horizon, model, deadline, loop.create_future())
+        request = _Request(windows, horizon, model, deadline, loop.create_future(), scales)
         if not windows:
             return request.forecasts
         key = id(model)
@@ -129,6 +143,7 @@ class Scheduler:
         if lane is None:
             lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds)
         lane.welcome(request)
+        self._comers += 1
         if not self._turn_is_due and self._lanes:
             self._idle.clear()
             self._turn_is_due = True
@@ -150,6 +165,14 @@ class Scheduler:
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run one batch of the model whose turn it is, and come back while there is anything to do."""
+        if self._comers and self._put_off < _MOST_PUT_OFF:
+            # While requests come in, others are on their heels, and share a run that waits for them. The loop is not
+            # idle meanwhile: it reads them.
+            self._comers = 0
+            self._put_off += 1
+            loop.call_soon(self._turn, loop)
+            return
+        self._put_off = self._comers = 0
         self._turn_is_due = False
         key = next(iter(self._lanes))
         lane = self._lanes.pop(key)
@@ -211,17 +234,25 @@ class _Request:
         "future",
         "horizon",
         "missing",
+        "scales",
         "under_way",
         "waiting",
     )
 
     def __init__(
-        self, windows: Sequence[Values], horizon: int, model: Model, deadline: float, future: asyncio.Future[None]
+        self,
+        windows: Sequence[Values],
+        horizon: int,
+        model: Model,
+        deadline: float,
+        future: asyncio.Future[None],
+        scales: Values | None,
     ) -> None:
         self.horizon = horizon
         self.deadline = deadline
         self.future = future
         self.missing = len(windows)
+        self.scales = scales
         self.under_way = 0
         self.waiting = False
         self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
@@ -299,7 +330,7 @@ class _Batch:
     aside; they are dealt out to the rows when something changes.
     """
 
-    __slots__ = ("_due", "_state", "_steps", "_values", "rows")
+    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "rows")
 
     def __init__(self, rows: list[_Row]) -> None:
         self.rows = rows
@@ -307,6 +338,7 @@ class _Batch:
         self._state: Values | None = None
         self._steps: list[Values] = []
         self._due = min([row.remaining for row in rows])
+        self._asking = [row for row in rows if row.request.scales is not None]
 
     @property
     def due(self) -> bool:
@@ -321,8 +353,10 @@ class _Batch:
 
     def run(self, model: Model) -> None:
         """Give every row its next step."""
-        forecast, self._state, _ = model.run(self._values, self._state)
+        forecast, self._state, scale = model.run(self._values, self._state)
         self._steps.append(forecast)
+        if self._asking:
+            self._tell_scale(scale)
         if model.state_size:
             self._values = forecast[:, None]
         else:
@@ -364,7 +398,18 @@ class _Batch:
         if self._state is not None and other._state is not None:
             self._state = np.concatenate((self._state, other._state))
         self._due = min(self._due, other._due)
+        self._asking = self._asking + other._asking
         return self
+
+    def _tell_scale(self, scale: Values | None) -> None:
+        """Tell the rows that ask for it the scale of their windows, as their first run gives it."""
+        asking, self._asking = self._asking, []
+        if scale is None:
+            return
+        places = {row: place for place, row in enumerate(self.rows)}
+        for row in asking:
+            if row.request.scales is not None and row in places:
+                row.request.scales[row.place] = scale[places[row]]
 
 
 class _Lane:

@@ -280,6 +280,51 @@ def test_requests_that_leave_the_range_fail_and_change_nothing_for_the_others(
             assert lasts[int(fault.pointer.removeprefix("/windows/"))] > LARGEST
 
 
+@given(
+    asked=requests(),
+    asking=st.lists(st.booleans(), min_size=6, max_size=6),
+    kind=st.sampled_from(KINDS),
+    max_batch=st.integers(1, 5),
+    inline_seconds=st.sampled_from([ALWAYS_ON_A_THREAD, ALWAYS_INLINE]),
+)
+@settings(max_examples=100)
+def test_whoever_asks_for_scales_hears_that_of_each_window_and_no_later_one(
+    engines: Engines,
+    asked: list[tuple[list[int], int, int]],
+    asking: list[bool],
+    kind: Kind,
+    max_batch: int,
+    inline_seconds: float,
+) -> None:
+    engine = engines[kind, 2]
+    random = np.random.default_rng(len(asked))
+    windows = [[random.normal(0.0, 3.0, (steps, 2)).astype(np.float32) for steps in lengths] for lengths, _, _ in asked]
+    scales = [np.full((len(lengths), 2), np.nan, np.float32) for lengths, _, _ in asked]
+
+    async def work() -> None:
+        scheduler = Scheduler(max_batch=max_batch, inline_seconds=inline_seconds)
+
+        async def request(place: int) -> None:
+            _, horizon, turns = asked[place]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            told = scales[place] if asking[place] else None
+            forecasts = await scheduler.forecast(engine, windows[place], horizon, scales=told)
+            agree(forecasts, [engine.forecast(window[None], horizon)[0] for window in windows[place]])
+
+        await asyncio.gather(*(request(place) for place in range(len(asked))))
+        await scheduler.close()
+
+    run(work)
+    for place, told in enumerate(scales):
+        own = [engine.run(window[None, -CONTEXT:]).scale for window in windows[place]]
+        for row, scale in zip(told, own, strict=True):
+            if asking[place] and scale is not None:
+                np.testing.assert_allclose(row, scale[0], rtol=1e-5)
+            else:
+                assert np.isnan(row).all(), "the graph tells none, or nobody asked"
+
+
 def test_forecasts_come_back_in_the_order_of_their_windows(model: Recorder) -> None:
     async def work() -> Values:
         return await inline(max_batch=2).forecast(model, [line(5), line(2), line(4), line(2, start=7)], 2)
