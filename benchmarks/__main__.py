@@ -9,13 +9,13 @@ import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from benchmarks import bulk, inprocess, memory, mixture, start, workers
+from benchmarks import bulk, inprocess, memory, mixture, stages, start, workers
 from benchmarks.environments import make_environment, versions_of
-from benchmarks.load import wrk
+from benchmarks.load import drive, wrk
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
 from benchmarks.questions import HORIZON, WINDOW, artifact, forecast, slid_forecast, to_service
 from benchmarks.rates import Contestant, Place, Servers, measure, summary
@@ -173,6 +173,23 @@ def _measured(
     return {str(count): summary(rounds) for count, rounds in found.items()}
 
 
+def _stages(place: Place, arguments: Namespace) -> dict[str, Any]:
+    """The stages of a request; their sockets' part from the rate of a core that is busy all the time."""
+    if place.server is not None:
+        os.sched_setaffinity(0, {int(place.server)})
+    found = {name: asdict(one) for name, one in stages.measured().items()}
+    with service("uni", place.server) as server:
+        rates = [
+            drive(
+                server.port, to_service(WINDOW, 1), connections=16, seconds=arguments.seconds, core=place.generator
+            ).rate
+            for _ in range(arguments.rounds)
+        ]
+    whole = 1e6 / max(rates)
+    found["after"] |= {"sockets": whole - found["after"]["total"], "total": whole}
+    return found
+
+
 def _mixture(place: Place, arguments: Namespace) -> dict[str, Any]:
     return mixture.measure(place, rounds=arguments.rounds, seconds=arguments.seconds)
 
@@ -196,6 +213,7 @@ def _memory(place: Place, arguments: Namespace) -> dict[str, Any]:
 
 _KINDS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
     "rates": _rates,
+    "stages": _stages,
     "mixture": _mixture,
     "bulk": _bulk,
     "workers": _workers,

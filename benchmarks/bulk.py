@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from benchmarks.load import Generator, drive
 from benchmarks.questions import HORIZON, ROOT, WINDOW, Question, artifact, as_json, differs, to_service
 from benchmarks.rates import Place
 from benchmarks.servers import service
+from service.api.headers import ARROW
+from service.api.ipc import FLOAT, LIST, Field, Written, read_stream, write_stream
 from service.window import Values
 
 WINDOWS: Final = 1000
@@ -33,9 +36,9 @@ def measure(place: Place, *, rounds: int, seconds: int) -> dict[str, Any]:
     Raises:
         RuntimeError: the answer is wrong.
     """
-    question = bulk_question()
+    question, binary = bulk_question(), arrow_question()
     short = to_service(WINDOW, 1)
-    server_rates, process_rates, beside, alone = [], [], [], []
+    server_rates, binary_rates, process_rates, beside, alone = [], [], [], [], []
     with service("uni", place.server) as server:
         network = InProcess(artifact("uni"))
         wanted = network.forecast_all(bulk_windows(), HORIZON, _BATCHES[0]).reshape(-1)
@@ -43,12 +46,14 @@ def measure(place: Place, *, rounds: int, seconds: int) -> dict[str, Any]:
         # Before the peak of memory is looked at, one-step requests bring the worker to where it usually is.
         drive(server.port, short, connections=_CONNECTIONS_BESIDE, **common)
         with server.peak_memory() as rise:
-            fault = differs(server.ask(question), wanted.tolist())
-        if fault is not None:
-            raise RuntimeError(f"{WINDOWS} windows are answered wrongly: {fault}")
+            answers = [server.ask(question), server.ask(binary)]
+        for answer in answers:
+            if (fault := differs(answer, wanted.tolist())) is not None:
+                raise RuntimeError(f"{WINDOWS} windows are answered wrongly: {fault}")
         for _ in range(rounds):
             process_rates.append(_process_rate(place))
             server_rates.append(drive(server.port, question, connections=1, **common).rate * WINDOWS)
+            binary_rates.append(drive(server.port, binary, connections=1, **common).rate * WINDOWS)
             quiet = Generator(server.port, short, connections=_CONNECTIONS_BESIDE, think=_THINK, **common)
             alone.append(quiet.finish())
             large = Generator(server.port, question, connections=1, **common)
@@ -62,6 +67,9 @@ def measure(place: Place, *, rounds: int, seconds: int) -> dict[str, Any]:
         "horizon": HORIZON,
         "body_bytes": len(question.body),
         "forecasts_per_second": statistics.median(server_rates),
+        "binary_bytes": len(binary.body),
+        "binary_forecasts_per_second": statistics.median(binary_rates),
+        "binary_ratio": statistics.median(one / other for one, other in zip(binary_rates, process_rates, strict=True)),
         "in_process": statistics.median(process_rates),
         "ratio": statistics.median(one / other for one, other in zip(server_rates, process_rates, strict=True)),
         "memory_rise": rise[0],
@@ -88,6 +96,25 @@ def bulk_question() -> Question:
         {"windows": windows, "horizon": HORIZON},
         lambda answer: [value for forecast in answer["forecasts"] for value in forecast["values"]],
     )
+
+
+def arrow_question() -> Question:
+    """The same as an Arrow stream."""
+    windows = bulk_windows()
+    starts = np.arange(WINDOWS + 1, dtype=np.int32) * np.int32(windows.shape[1])
+    field = Field("window", LIST, child=Field("item", FLOAT))
+    column = Written(field, [(WINDOWS, [starts]), (windows.size, [windows])])
+    body = write_stream([column], {"horizon": str(HORIZON)})
+    return Question("/forecast/multi-step", body, _read_arrow, {"content-type": ARROW.decode()})
+
+
+def _read_arrow(headers: Mapping[str, str], body: bytes) -> Sequence[float]:
+    _, batches = read_stream(body)
+    (lists,) = next(batches).columns()
+    assert lists.child is not None
+    assert lists.child.numbers is not None
+    numbers: list[float] = lists.child.numbers.tolist()
+    return numbers
 
 
 def _process_rate(place: Place) -> float:

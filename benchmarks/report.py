@@ -247,11 +247,17 @@ def _bulk(found: Mapping[str, Any]) -> str:
                 [
                     [
                         "request",
-                        f"{found['windows']} windows × {found['horizon']} steps, {found['body_bytes']:,} bytes",
+                        f"{found['windows']} windows × {found['horizon']} steps",
                     ],
-                    ["forecasts a second, one such request at a time", _number(found["forecasts_per_second"])],
                     ["onnxruntime in process, the best of batches of 16, 64 and 256", _number(found["in_process"])],
-                    ["ratio", f"{found['ratio']:.2f}"],
+                    [
+                        f"as JSON ({found['body_bytes']:,} bytes), forecasts a second, one such request at a time",
+                        f"{_number(found['forecasts_per_second'])} ({found['ratio']:.2f} of it)",
+                    ],
+                    [
+                        f"as an Arrow stream ({found['binary_bytes']:,} bytes)",
+                        f"{_number(found['binary_forecasts_per_second'])} ({found['binary_ratio']:.2f} of it)",
+                    ],
                     ["rise of the worker's memory at the first, MB", f"{found['memory_rise']:.1f}"],
                     ["at a later one, MB", f"{found['memory_rise_again']:.1f}"],
                     [
@@ -363,12 +369,43 @@ _REPEAT: Final = """\
 ## Repeat
 
 `make bench` measures the service beside its references, and `make bench-peers` beside the other servers; both write
-this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `mixture`, `bulk`, `workers`, `start`,
-`memory` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of the other servers and what was
-found are kept under `.cache/bench`.
+this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `stages`, `mixture`, `bulk`,
+`workers`, `start`, `memory` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of the other
+servers and what was found are kept under `.cache/bench`.
 """
 
+
+def _stages(found: Mapping[str, Any]) -> str:
+    names = {
+        "sockets": "sockets: the kernel's side, and the loop's",
+        "http": "HTTP in and out, and the server's bookkeeping",
+        "framework": "routing and middleware (before), and what no other line is told of: objects, tasks, cold caches",
+        "json": "JSON into numbers",
+        "validation": "validation",
+        "arrays": "numbers into arrays",
+        "scheduling": "scheduling",
+        "runtime": "onnxruntime, a run of sixteen rows, shared",
+        "response": "the answer as JSON",
+        "total": "all of it",
+    }
+    rows = [
+        [text, *(f"{found[when][stage]:.1f}" if stage in found[when] else "–" for when in ("before", "after"))]
+        for stage, text in names.items()
+    ]
+    return "\n".join(
+        [
+            "## Where the microseconds of a request go\n",
+            "CPU time of a one-step request, 16 connections: before, through FastAPI and uvicorn as they are, and",
+            "after, on the short way around both ([why](decisions/0008-the-short-way.md)). Each stage is measured by",
+            "itself, in one process without sockets; what those cost is the rest of a request's time on a core that is",
+            "busy all the time.\n",
+            _table(["µs", "before", "after"], rows),
+        ]
+    )
+
+
 _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
+    "stages": _stages,
     "mixture": _mixture,
     "bulk": _bulk,
     "workers": _workers,

@@ -132,6 +132,8 @@ class Engine:
         except Exception as error:
             kind = type(error).__name__
             raise ArtifactError(f"its graph fails on values of shape {values.shape} ({kind})") from error
+        if len(outputs) == len(Step._fields):
+            return Step(*outputs)
         found = dict(zip(self._outputs, outputs, strict=True))
         return Step(found[FORECAST], found.get(NEXT_STATE), found.get(SCALE))
 

@@ -85,14 +85,14 @@ class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
     def __init__(
-        self, *, max_batch: int = 128, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
+        self, *, max_batch: int = 256, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
     ) -> None:
         """Run at most `max_batch` rows together, and on the loop only what takes up to `inline_seconds`."""
         metrics = metrics or Metrics(None)
         self._windows = metrics.gauge(WINDOWS_UNDER_WAY)
         self._cancelled = metrics.counter(REQUESTS_GIVEN_UP, reason="cancelled")
         self._expired = metrics.counter(REQUESTS_GIVEN_UP, reason="expired")
-        self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128))
+        self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128, 256))
         self._max_batch = max_batch
         self._inline_seconds = inline_seconds
         self._lanes: dict[int, _Lane] = {}
@@ -180,7 +180,7 @@ class Scheduler:
             lane.expire(loop.time(), self._expired)
             batch = lane.next_batch()
             if batch is not None:
-                self._rows_run.observe(len(batch.rows))
+                self._rows_run.observe(batch.size)
                 if not lane.run_inline(batch):
                     self._run_on_thread(loop, key, lane, batch)
         finally:
@@ -225,6 +225,7 @@ class _Request:
     """The windows of one call, handed out in order of length so that equal ones are prefilled together."""
 
     __slots__ = (
+        "_are_of_one_length",
         "_context_length",
         "_given_out",
         "_order",
@@ -258,7 +259,10 @@ class _Request:
         self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
         self._windows = windows
         self._context_length = model.context_length
-        self._order: Sequence[int] = (0,) if len(windows) == 1 else sorted(range(len(windows)), key=self._length)
+        self._order: Sequence[int] = range(len(windows))
+        self._are_of_one_length = len(windows) < 2 or len({len(window) for window in windows}) == 1
+        if not self._are_of_one_length:
+            self._order = sorted(self._order, key=self._length)
         self._given_out = 0
 
     @property
@@ -268,26 +272,24 @@ class _Request:
             return None
         return self._length(self._order[self._given_out])
 
-    def take(self, length: int, most: int) -> list["_Row"]:
-        """Hand out up to `most` windows of a length."""
-        begin, end = self._given_out, min(len(self._order), self._given_out + most)
-        rows = []
-        for place in self._order[begin:end]:
-            if self._length(place) != length:
-                break
-            rows.append(_Row(self, place, self.horizon))
-        self._given_out += len(rows)
-        self.under_way += len(rows)
-        return rows
+    def take(self, length: int, most: int) -> "_Group":
+        """Hand out up to `most` windows of a length, at least one."""
+        begin, most = self._given_out, min(len(self._order), self._given_out + most)
+        end = most if self._are_of_one_length else begin + 1
+        while end < most and self._length(self._order[end]) == length:
+            end += 1
+        self._given_out = end
+        self.under_way += end - begin
+        return _Group(self, self._order[begin:end])
 
     def window(self, place: int) -> Values:
         """The part of a window that the model uses."""
         return end_of(self._windows[place], self._context_length)
 
-    def complete_one(self) -> None:
-        """Know that one more window has all its steps; the last one answers the request."""
-        self.under_way -= 1
-        self.missing -= 1
+    def complete(self, windows: int) -> None:
+        """Know that so many more windows have all their steps; the last ones answer the request."""
+        self.under_way -= windows
+        self.missing -= windows
         if not self.missing and not self.future.done():
             self.future.set_result(None)
 
@@ -301,44 +303,56 @@ class _Request:
         return min(len(self._windows[place]), self._context_length)
 
 
-class _Row:
-    """One window on its way: its place in its request, and how many of its steps are still to come."""
+class _Group:
+    """Windows of one request that set out together: their places in it, and how many steps each still lacks.
 
-    __slots__ = ("place", "remaining", "request")
+    They stay together to the end, so that a request of a thousand windows costs no thousand times as much bookkeeping.
+    """
 
-    def __init__(self, request: _Request, place: int, remaining: int) -> None:
+    __slots__ = ("_index", "places", "remaining", "request", "size")
+
+    def __init__(self, request: _Request, places: Sequence[int]) -> None:
         self.request = request
-        self.place = place
-        self.remaining = remaining
+        self.places = places
+        self.size = len(places)
+        self.remaining = request.horizon
+        # Places that follow each other are written as one block.
+        self._index = slice(places.start, places.stop) if isinstance(places, range) else list(places)
 
     @property
     def wanted(self) -> bool:
         return self.remaining > 0 and not self.request.future.done()
 
-    def put(self, part: Values) -> None:
-        """Take the next steps, (steps, features), of the forecast."""
-        horizon, steps = self.request.horizon, len(part)
-        begin = horizon - self.remaining
-        self.request.forecasts[self.place, begin : begin + steps] = part
+    def put(self, block: Values) -> None:
+        """Take the next steps, (size, steps, features), of the forecasts."""
+        steps = block.shape[1]
+        begin = self.request.horizon - self.remaining
+        self.request.forecasts[self._index, begin : begin + steps] = block
         self.remaining -= steps
+
+    def put_scale(self, scale: Values) -> None:
+        """Take the scales, (size, features), of the windows."""
+        if self.request.scales is not None and self.remaining == self.request.horizon:
+            self.request.scales[self._index] = scale
 
 
 class _Batch:
     """Rows that advance in lockstep: each run gives every one of them its next step.
 
-    While no row joins or leaves, the outputs of a run are the inputs of the next as they are, and steps are only put
-    aside; they are dealt out to the rows when something changes.
+    While no group of rows joins or leaves, the outputs of a run are the inputs of the next as they are, and steps are
+    only put aside; they are dealt out to the groups when something changes.
     """
 
-    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "rows")
+    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "groups", "size")
 
-    def __init__(self, rows: list[_Row]) -> None:
-        self.rows = rows
-        self._values = _stacked([row.request.window(row.place) for row in rows])
+    def __init__(self, groups: list[_Group]) -> None:
+        self.groups = groups
+        self.size = sum([group.size for group in groups])
+        self._values = _stacked([group.request.window(place) for group in groups for place in group.places])
         self._state: Values | None = None
         self._steps: list[Values] = []
-        self._due = min([row.remaining for row in rows])
-        self._asking = [row for row in rows if row.request.scales is not None]
+        self._due = min([group.remaining for group in groups])
+        self._asking = any(group.request.scales is not None for group in groups)
 
     @property
     def due(self) -> bool:
@@ -356,60 +370,66 @@ class _Batch:
         forecast, self._state, scale = model.run(self._values, self._state)
         self._steps.append(forecast)
         if self._asking:
-            self._tell_scale(scale)
+            self._tell_scales(scale)
         if model.state_size:
             self._values = forecast[:, None]
         else:
             self._values = slide(self._values, forecast, model.context_length)
 
-    def deal(self) -> list[_Row]:
-        """Give every row the steps put aside; return the rows of which one is not finite."""
+    def deal(self) -> list[tuple[_Request, int]]:
+        """Give every group the steps put aside; return what is not finite of them, as requests and places."""
         if not self._steps:
             return []
         block = self._steps[0][:, None] if len(self._steps) == 1 else np.stack(self._steps, axis=1)
-        for row, part in zip(self.rows, block, strict=True):
-            row.put(part)
         self._steps = []
-        self._due = min([row.remaining for row in self.rows])
+        begin = 0
+        for group in self.groups:
+            group.put(block[begin : begin + group.size])
+            begin += group.size
+        self._due = min([group.remaining for group in self.groups])
         if np.isfinite(block).all():
             return []
-        return [row for row, part in zip(self.rows, block, strict=True) if not np.isfinite(part).all()]
+        rows = [(group.request, place) for group in self.groups for place in group.places]
+        return [row for row, steps in zip(rows, block, strict=True) if not np.isfinite(steps).all()]
 
     def let_go(self) -> None:
-        """Let the rows go that are complete or not wanted any more, and with them what was put aside for them."""
-        kept = [place for place, row in enumerate(self.rows) if row.wanted]
-        if len(kept) == len(self.rows):
+        """Let the groups go that are complete or not wanted any more, and with them what was put aside for them."""
+        wanted = [group.wanted for group in self.groups]
+        if all(wanted):
             return
-        self.rows = [self.rows[place] for place in kept]
-        if not kept:
+        kept = np.repeat(wanted, [group.size for group in self.groups])
+        self.groups = [group for group in self.groups if group.wanted]
+        self.size = sum([group.size for group in self.groups])
+        if not self.groups:
             return
         self._values = self._values[kept]
         self._steps = [step[kept] for step in self._steps]
         if self._state is not None:
             self._state = self._state[kept]
-        self._due = min([row.remaining for row in self.rows])
+        self._due = min([group.remaining for group in self.groups])
 
     def joined_by(self, other: "_Batch") -> "_Batch":
         """The rows of both batches as one; both must have dealt out their steps."""
-        if not self.rows or not other.rows:
-            return self if self.rows else other
-        self.rows = self.rows + other.rows
+        if not self.groups or not other.groups:
+            return self if self.groups else other
+        self.groups = self.groups + other.groups
+        self.size += other.size
         self._values = np.concatenate((self._values, other._values))
         if self._state is not None and other._state is not None:
             self._state = np.concatenate((self._state, other._state))
         self._due = min(self._due, other._due)
-        self._asking = self._asking + other._asking
+        self._asking = self._asking or other._asking
         return self
 
-    def _tell_scale(self, scale: Values | None) -> None:
-        """Tell the rows that ask for it the scale of their windows, as their first run gives it."""
-        asking, self._asking = self._asking, []
+    def _tell_scales(self, scale: Values | None) -> None:
+        """Tell the requests that ask for it the scale of their windows, as their first run gives it."""
+        self._asking = False
         if scale is None:
             return
-        places = {row: place for place, row in enumerate(self.rows)}
-        for row in asking:
-            if row.request.scales is not None and row in places:
-                row.request.scales[row.place] = scale[places[row]]
+        begin = 0
+        for group in self.groups:
+            group.put_scale(scale[begin : begin + group.size])
+            begin += group.size
 
 
 class _Lane:
@@ -463,17 +483,17 @@ class _Lane:
         self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding)
         if not self._prefilled_last:
             return self._next_decoded() if self._decoding else None
-        rows = self._next_rows()
+        groups = self._next_groups()
         try:
-            batch = _Batch(rows)
+            batch = _Batch(groups)
         except Exception as error:
-            self._fail_rows(rows, error)
+            self._fail_groups(groups, error)
             return None
         return batch if self._model.state_size else self._beside_those_under_way(batch)
 
     def run_inline(self, batch: _Batch) -> bool:
         """Run a batch at once, unless it is expected to take too long; return whether it was run."""
-        if self._model.pace.expect(len(batch.rows) * batch.length) > self._inline_seconds:
+        if self._model.pace.expect(batch.size * batch.length) > self._inline_seconds:
             return False
         try:
             self.run(batch)
@@ -485,7 +505,7 @@ class _Lane:
 
     def run(self, batch: _Batch) -> None:
         """Run a batch, and learn how long that takes. Touches nothing that the loop may touch meanwhile."""
-        steps = len(batch.rows) * batch.length
+        steps = batch.size * batch.length
         begin = perf_counter()
         batch.run(self._model)
         self._model.pace.learn(steps, perf_counter() - begin)
@@ -499,8 +519,8 @@ class _Lane:
             except Exception as failure:
                 error = failure
         if error is not None:
-            self._fail_rows(batch.rows, error)
-        elif batch.rows:
+            self._fail_groups(batch.groups, error)
+        elif batch.groups:
             self._decoding.append(batch)
 
     def _admit(self, request: _Request) -> None:
@@ -522,30 +542,30 @@ class _Lane:
         self._live = {request for request in self._live if not request.future.done()}
         for batch in self._decoding:
             batch.let_go()
-        self._decoding = deque(batch for batch in self._decoding if batch.rows)
+        self._decoding = deque(batch for batch in self._decoding if batch.groups)
         queues = {
             length: deque(request for request in queue if not request.future.done())
             for length, queue in self._waiting.items()
         }
         self._waiting = {length: queue for length, queue in queues.items() if queue}
 
-    def _next_rows(self) -> list[_Row]:
+    def _next_groups(self) -> list[_Group]:
         """Take up to a batch of windows of the length whose turn it is."""
         length = next(iter(self._waiting))
         queue = self._waiting.pop(length)
         most = self._most_rows(length)
-        rows: list[_Row] = []
-        served = []
-        while queue and len(rows) < most:
+        groups: list[_Group] = []
+        while queue and most > 0:
             request = queue.popleft()
             request.waiting = False
-            rows += request.take(length, min(most - len(rows), self._max_under_way - request.under_way))
-            served.append(request)
+            group = request.take(length, min(most, self._max_under_way - request.under_way))
+            most -= group.size
+            groups.append(group)
         if queue:
             self._waiting[length] = queue
-        for request in served:
-            self._admit(request)
-        return rows
+        for group in groups:
+            self._admit(group.request)
+        return groups
 
     def _next_decoded(self) -> _Batch | None:
         """Take the batch whose turn it is, together with those behind it that it has room for."""
@@ -553,18 +573,18 @@ class _Lane:
         most = self._most_rows(batch.length)
         while self._decoding:
             other = self._decoding[0]
-            if batch.length != other.length or len(batch.rows) + len(other.rows) > most:
+            if batch.length != other.length or batch.size + other.size > most:
                 break
             self._decoding.popleft()
             self._settle(batch)
             self._settle(other)
             batch = batch.joined_by(other)
-        return batch if batch.rows else None
+        return batch if batch.groups else None
 
     def _beside_those_under_way(self, batch: _Batch) -> _Batch:
         """New windows with those under way that have room for them: where windows slide, all runs are alike."""
         for other in self._decoding:
-            if other.length == batch.length and len(other.rows) + len(batch.rows) <= self._most_rows(batch.length):
+            if other.length == batch.length and other.size + batch.size <= self._most_rows(batch.length):
                 self._decoding.remove(other)
                 self._settle(other)
                 return other.joined_by(batch)
@@ -572,30 +592,29 @@ class _Lane:
 
     def _most_rows(self, length: int) -> int:
         """How many rows of so many time steps run together."""
-        if length == 1:
-            return self._max_batch
-        rows = max(1, min(self._max_prefilled, _STEPS_PREFILLED // length))
+        rows = self._max_batch if length == 1 else max(1, min(self._max_prefilled, _STEPS_PREFILLED // length))
         while rows > _FEWEST_WORTH_SHARING and self._model.pace.expect(rows * length) > self._inline_seconds:
             rows //= 2
         return rows
 
     def _settle(self, batch: _Batch) -> None:
         """Deal out the steps put aside, answer what is complete, and make room for what waits behind it."""
-        for row in batch.deal():
-            self._fail(row.request, ForecastOutOfRange([Fault(f"/windows/{row.place}", NOT_FINITE)]))
-        complete = [row.request for row in batch.rows if not row.remaining]
+        for request, place in batch.deal():
+            self._fail(request, ForecastOutOfRange([Fault(f"/windows/{place}", NOT_FINITE)]))
+        complete = [group for group in batch.groups if not group.remaining]
         self.has_changed = True
         batch.let_go()
-        for request in complete:
-            request.complete_one()
+        for group in complete:
+            request = group.request
+            request.complete(group.size)
             if request.missing:
                 self._admit(request)
             else:
                 self._live.discard(request)
 
-    def _fail_rows(self, rows: Sequence[_Row], error: BaseException) -> None:
-        for row in rows:
-            self._fail(row.request, error)
+    def _fail_groups(self, groups: Sequence[_Group], error: BaseException) -> None:
+        for group in groups:
+            self._fail(group.request, error)
 
     def _fail(self, request: _Request, error: BaseException) -> None:
         request.fail(error)

@@ -19,7 +19,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         None,
     )
     assert (settings.default_model, settings.max_body_bytes, settings.max_windows) == ("default", 8 * 1024 * 1024, 16_384)
-    assert (settings.max_window_length, settings.max_horizon, settings.max_batch) == (65_536, 1000, 128)
+    assert (settings.max_window_length, settings.max_horizon, settings.max_batch) == (65_536, 1000, 256)
     assert (settings.keep_alive_seconds, settings.drain_seconds, settings.refresh_seconds) == (75, 30, 2.0)
 
 
