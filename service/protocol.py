@@ -9,7 +9,7 @@ without them, in the same words; everything else is uvicorn's.
 
 import asyncio
 from asyncio import BaseTransport, TimerHandle, Transport
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -23,6 +23,10 @@ LONGEST_HEAD: Final = 65_536
 LARGEST_DIRECT: Final = 65_536
 """Bytes of a body that is answered the short way; for a larger one ASGI's messages cost nothing in comparison."""
 
+# Heads that are known by their bytes: how long they may be, and how many of them there may be.
+_LONGEST_KNOWN: Final = 2048
+_MOST_KNOWN: Final = 1024
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -41,6 +45,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _in_head = True
     _has_moved_on = False
     _head_bytes = 0
+    _is_midway = False
+    """Whether a request has begun that has not come to its end."""
     _waiting_since: float | None = None
     """When the wait for a request's head began; None while one is answered."""
     _watch: TimerHandle | None = None
@@ -62,6 +68,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that does not come to its end is refused."""
+        if self._is_between_requests:
+            end = data.find(_END_OF_HEAD, 0, _LONGEST_KNOWN) + len(_END_OF_HEAD)
+            known = _known.get(data[:end])
+            if known is not None and len(data) == end + known.length:
+                self._waiting_since = None
+                self.cycle = self._exchange = Exchange(self, known)  # type: ignore[assignment]
+                self._exchange.body = data[end:]
+                self._exchange.begin()
+                return
+            before = self._exchange
+            self._read(data)
+            if self._exchange is not before and not self._is_midway:
+                self._remember(data, end)
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         self._has_moved_on = False
         super().data_received(data)
         if self._has_moved_on or not self._in_head or self.transport.is_closing():
@@ -72,8 +95,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(_REFUSAL % (len(_MESSAGE), _MESSAGE))
             self.transport.close()
 
+    @property
+    def _is_between_requests(self) -> bool:
+        return not self._is_midway and (self.cycle is None or self.cycle.response_complete)
+
+    def _remember(self, data: bytes, end: int) -> None:
+        """Keep a head, where what was read is one small request and nothing else."""
+        assert self._exchange is not None
+        head = self._exchange.head
+        if end >= len(_END_OF_HEAD) and len(data) == end + head.length:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[data[:end]] = head
+
     def on_message_begin(self) -> None:
         """Make room for a request's head; what uvicorn wants beside it follows where uvicorn takes over."""
+        self._is_midway = True
         self.url = b""
         self.headers = []
 
@@ -87,10 +124,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved_on = True
         self._head_bytes = 0
         self._waiting_since = None
-        answer = self._direct_answer()
-        if answer is not None:
+        head = self._short_head()
+        if head is not None:
             # In the place of uvicorn's own, whose attributes it has as far as uvicorn looks at them.
-            self.cycle = self._exchange = Exchange(self, answer, self.headers)  # type: ignore[assignment]
+            self.cycle = self._exchange = Exchange(self, head)  # type: ignore[assignment]
             return
         url, headers = self.url, self.headers
         super().on_message_begin()
@@ -103,6 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Know that the next bytes are another request's."""
         self._in_head = True
         self._has_moved_on = True
+        self._is_midway = False
         if isinstance(self.cycle, Exchange) and self.cycle.more_body:
             self.cycle.begin()
         else:
@@ -139,8 +177,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: uvicorn's own timer is never set."""
 
-    def _direct_answer(self) -> Answer | None:
-        """The short way to the answer, for a plain request that nothing of HTTP's finer points is asked of."""
+    def _short_head(self) -> "Head | None":
+        """The head of a plain request that has a short way and asks nothing of HTTP's finer points."""
         app = self.app
         if not isinstance(app, Shortcut):
             return None
@@ -149,42 +187,56 @@ class BoundedProtocol(HttpToolsProtocol):
             return None
         if self.cycle is not None and not self.cycle.response_complete:  # it has to wait for the one before it
             return None
-        known = False
+        length = None
         for name, value in self.headers:
             if name == b"content-length":
-                known = len(value) <= _DIGITS_DIRECT and int(value) <= LARGEST_DIRECT
+                length = int(value) if len(value) <= _DIGITS_DIRECT else LARGEST_DIRECT + 1
             elif name == b"expect":
                 return None
-        return answer if known else None
+        if length is None or length > LARGEST_DIRECT:
+            return None
+        return Head(answer, self.headers, length, self.parser.should_keep_alive())
+
+
+class Head(NamedTuple):
+    """The head of a small request that goes the short way."""
+
+    answer: Answer
+    headers: list[tuple[bytes, bytes]]
+    length: int
+    """Bytes of the body."""
+    keep_alive: bool
+
+
+_known: Final[dict[bytes, Head]] = {}
+"""Heads by their bytes: a client says the same again and again, and need not be read anew each time."""
 
 
 class Exchange:
     """A small request and its response, without ASGI's messages between."""
 
     __slots__ = (
-        "_answer",
         "_body_is_read",
-        "_headers",
         "_protocol",
         "_task",
         "body",
         "disconnected",
+        "head",
         "keep_alive",
         "message_event",
         "more_body",
         "response_complete",
     )
 
-    def __init__(self, protocol: BoundedProtocol, answer: Answer, headers: list[tuple[bytes, bytes]]) -> None:
-        self.body = bytearray()
+    def __init__(self, protocol: BoundedProtocol, head: Head) -> None:
+        self.head = head
+        self.body: bytes | bytearray = b""
         self.more_body = True
         self.disconnected = False
         self.response_complete = False
-        self.keep_alive = protocol.parser.should_keep_alive()
+        self.keep_alive = head.keep_alive
         self.message_event = _NOBODY_WAITS
-        self._answer = answer
         self._body_is_read = False
-        self._headers = headers
         self._protocol = protocol
         self._task: asyncio.Task[None] | None = None
 
@@ -204,8 +256,8 @@ class Exchange:
     async def _run(self) -> None:
         protocol = self._protocol
         try:
-            scope = {"headers": self._headers, "state": protocol.app_state}
-            answered = await respond(self._answer, scope, self._receive)
+            scope = {"headers": self.head.headers, "state": protocol.app_state}
+            answered = await respond(self.head.answer, scope, self._receive)
         except Exception as error:
             protocol.logger.error("Exception in ASGI application\n", exc_info=error)
             failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
