@@ -18,8 +18,11 @@ onnxruntime nor anything of HTTP.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import ArtifactError
@@ -87,13 +90,26 @@ class Backtest(_Record):
 
 
 class ErrorTable(_Record):
-    """Held-out errors for intervals: signed, actual minus forecast, divided by the window's `scale`, sorted.
+    """Held-out errors for intervals: signed, actual minus forecast, divided by the window's `scale`.
 
-    `errors[feature][lead time − 1]` is a tuple of equal length for every feature and lead time.
+    `errors[feature][lead time − 1]` is a tuple of equal length for every feature and lead time. Where `paths` is true,
+    its places are origins: those of one place, over all features and lead times, were made by one forecast. Otherwise
+    each tuple is sorted for itself.
     """
 
     origins: int = Field(ge=1, description="Origins that the errors were taken from.")
     errors: tuple[tuple[tuple[Finite, ...], ...], ...]
+    paths: bool = Field(default=False, description="Whether a place is one origin at all lead times.")
+
+    @cached_property
+    def array(self) -> npt.NDArray[np.float64]:
+        """The errors as (errors, lead times, features)."""
+        return np.ascontiguousarray(np.array(self.errors, np.float64).transpose(2, 1, 0))
+
+    @cached_property
+    def ranked(self) -> npt.NDArray[np.float64]:
+        """The errors as (errors, lead times, features), each lead time and feature sorted for itself."""
+        return np.sort(self.array, axis=0)
 
 
 class Provenance(_Record):
@@ -123,6 +139,7 @@ class Metadata(_Record):
     state_size: int = Field(ge=0, description="Floats carried per sequence; 0 = the window is slid instead.")
     frequency: Frequency | None = Field(description="Spacing of observations; None = any.")
     season_length: int | None = Field(ge=2, description="Steps in a season; None = none known.")
+    non_negative: bool = Field(default=False, description="Whether no observation can be below zero.")
     training: Provenance
     backtest: Backtest | None = None
     errors: ErrorTable | None = None
@@ -214,5 +231,10 @@ def _check_consistency(metadata: Metadata) -> None:
                 f"its metadata contradicts itself: errors for {len(table.errors)} features, but it has "
                 f"{len(metadata.features)}"
             )
-        if len({len(row) for feature in table.errors for row in feature}) > 1:
+        if len({len(feature) for feature in table.errors}) > 1:
+            raise ArtifactError("its metadata contradicts itself: the error table's features differ in lead times")
+        lengths = {len(row) for feature in table.errors for row in feature}
+        if len(lengths) > 1:
             raise ArtifactError("its metadata contradicts itself: the error table's rows differ in length")
+        if not lengths or 0 in lengths:
+            raise ArtifactError("its metadata contradicts itself: the error table holds no errors")

@@ -5,12 +5,13 @@ and nothing that 32-bit floats cannot hold. A field that is not sent is left out
 holds twice, the last counts, as in Python's own `json`.
 """
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.artifact import Backtest, Frequency, Metadata, ModelName, Provenance, Version
+from service.intervals import highest_level
 from service.settings import WINDOWS_CEILING
 from service.timestamps import LONGEST_ORIGIN
 
@@ -26,8 +27,12 @@ EACH: Final = "each"
 # Kinds of fault beside pydantic's own.
 ONE_OF: Final = "one_of"
 NULL: Final = "null"
+REPEATED: Final = "repeated"
 
 FAULTS_AT_MOST: Final = 20
+MOST_LEVELS: Final = 10
+MOST_SAMPLES: Final = 1000
+LARGEST_SEED: Final = 2**53 - 1
 
 Number = Annotated[float, Field(strict=True, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER, allow_inf_nan=False)]
 # The first fault of a window is enough: without `fail_fast` a body of millions of faults takes seconds to refuse.
@@ -37,7 +42,14 @@ Rows = Annotated[list[Numbers], Field(min_length=1, fail_fast=True, title="Rows"
 Window = Annotated[
     Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Window")
 ]
+Level = Annotated[float, Field(strict=True, gt=0, lt=100, allow_inf_nan=False)]
 OriginText = Annotated[str, Field(max_length=LONGEST_ORIGIN)]
+
+
+def _without_repeats(levels: list[float]) -> list[float]:
+    if len(set(levels)) != len(levels):
+        raise PydanticCustomError(REPEATED, "levels repeat")
+    return levels
 
 
 def _absent_not_null(schema: dict[str, Any]) -> None:
@@ -45,6 +57,13 @@ def _absent_not_null(schema: dict[str, Any]) -> None:
     del schema["default"]
     kinds = [kind for kind in schema.pop("anyOf") if kind != {"type": "null"}]
     schema |= kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
+Basis = Literal["window", "artifact"]
+_BASIS: Final = (
+    "`window`: errors of forecasts from earlier origins in the window itself; `artifact`: errors that the model's file "
+    "holds, from data that it was not fitted on."
+)
 
 
 class _Payload(BaseModel):
@@ -101,6 +120,38 @@ class ForecastRequest(_Payload):
         "it, the model's own frequency.",
         examples=["h", "15min", "D", "M"],
     )
+    levels: (
+        Annotated[
+            list[Level],
+            Field(min_length=1, max_length=MOST_LEVELS, fail_fast=True, json_schema_extra={"uniqueItems": True}),
+            AfterValidator(_without_repeats),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        json_schema_extra=_absent_not_null,
+        description="Nominal coverages, in percent, of intervals around each step: how many of 100 such intervals are "
+        "to hold what comes. They rest on the errors of forecasts from the window's own past, where it goes back far "
+        "enough beyond the model's context length, and else on errors that the model's file holds.",
+        examples=[[80, 95]],
+    )
+    samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_SAMPLES,
+        json_schema_extra=_absent_not_null,
+        description="How many futures to draw, each a whole path over the horizon, so that sums and other figures over "
+        "several steps can be taken of each.",
+        examples=[100],
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=LARGEST_SEED,
+        json_schema_extra=_absent_not_null,
+        description="With `samples`: the same seed draws the same futures again.",
+        examples=[1],
+    )
 
     @model_validator(mode="after")
     def _say_one_thing(self) -> Self:
@@ -118,6 +169,27 @@ class MultiStepRequest(ForecastRequest):
     horizon: int = Field(ge=1, description="How many steps to forecast.", examples=[24])
 
 
+class Interval(_Payload):
+    """Where each step will lie with a certain coverage."""
+
+    level: float = Field(description="The nominal coverage in percent, as asked for.", examples=[80])
+    lower: list[float] | list[list[float]] = Field(
+        description="The lower bound of each step, in the shape of `values`.", examples=[[14.1, 13.9, 13.6]]
+    )
+    upper: list[float] | list[list[float]] = Field(
+        description="The upper bound of each step, in the shape of `values`.", examples=[[17.8, 18.4, 18.7]]
+    )
+    basis: Basis = Field(description=_BASIS, examples=["window"])
+    errors: int = Field(ge=1, description="How many errors of each lead time it rests on.", examples=[200])
+
+
+class Samples(_Payload):
+    """What the sampled futures rest on."""
+
+    basis: Basis = Field(description=_BASIS, examples=["window"])
+    errors: int = Field(ge=1, description="How many paths of errors they were drawn from.", examples=[200])
+
+
 class Forecast(_Payload):
     """The forecast of one window."""
 
@@ -130,6 +202,23 @@ class Forecast(_Payload):
         description="The time of each step, in the form of the origin; only where an origin was sent.",
         examples=[["2024-03-31", "2024-04-01", "2024-04-02"]],
         json_schema_extra=_absent_not_null,
+    )
+    intervals: list[Interval] | None = Field(
+        default=None,
+        description="An interval for each level, in their order; only where `levels` were sent. That of a higher level "
+        "holds that of a lower one, and each holds the forecast, except that none goes below zero where the model says "
+        "that nothing does.",
+        json_schema_extra=_absent_not_null,
+    )
+    samples: list[list[float]] | list[list[list[float]]] | None = Field(
+        default=None,
+        description="Sampled futures, each over the whole horizon and in the shape of `values`; only where they were "
+        "asked for.",
+        examples=[[[15.1, 15.7, 14.9], [16.4, 17.0, 17.3]]],
+        json_schema_extra=_absent_not_null,
+    )
+    samples_from: Samples | None = Field(
+        default=None, description="What the sampled futures rest on.", json_schema_extra=_absent_not_null
     )
 
 
@@ -148,6 +237,8 @@ class ErrorTableSize(_Payload):
     origins: int = Field(description="Origins that the errors were taken from.", examples=[200])
     lead_times: int = Field(description="Lead times that it covers.", examples=[48])
     errors: int = Field(description="Errors in it, over all features and lead times.", examples=[9600])
+    highest_level: float = Field(description="The highest level of intervals that it supports.", examples=[99])
+    paths: bool = Field(description="Whether futures can be sampled from it.")
 
 
 class VersionFacts(_Payload):
@@ -162,6 +253,7 @@ class VersionFacts(_Payload):
     features: list[str] = Field(description="The features of a row, in order.", examples=[["value"]])
     frequency: str | None = Field(description="The spacing of observations it was made for; null = any.")
     season_length: int | None = Field(description="Steps in a season; null = none known.")
+    non_negative: bool = Field(description="Whether no observation, and so no interval, goes below zero.")
     carries_state: bool = Field(
         description="Whether steps are decoded from a carried state; otherwise the window is slid."
     )
@@ -182,6 +274,7 @@ class VersionFacts(_Payload):
             features=list(metadata.features),
             frequency=metadata.frequency,
             season_length=metadata.season_length,
+            non_negative=metadata.non_negative,
             carries_state=metadata.state_size > 0,
             training=metadata.training,
             backtest=metadata.backtest,
@@ -264,5 +357,7 @@ def _size_of_errors(metadata: Metadata) -> ErrorTableSize | None:
     return ErrorTableSize(
         origins=table.origins,
         lead_times=len(table.errors[0]),
-        errors=sum(len(row) for feature in table.errors for row in feature),
+        errors=table.array.size,
+        highest_level=highest_level(len(table.array)),
+        paths=table.paths,
     )

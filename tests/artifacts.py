@@ -52,6 +52,7 @@ def write_artifact(
     frequency: Frequency | None = None,
     season_length: int | None = None,
     errors: ErrorTable | None = None,
+    non_negative: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write an artifact to `path`, making its folders, and return `path`. Feature names are `x0`, `x1`, …"""
@@ -66,6 +67,7 @@ def write_artifact(
         frequency=frequency,
         season_length=season_length,
         errors=errors,
+        non_negative=non_negative,
     )
     set_metadata(model, record.model_dump_json())
     return save(model, path)
@@ -90,6 +92,7 @@ def build_metadata(
     frequency: Frequency | None = None,
     season_length: int | None = None,
     errors: ErrorTable | None = None,
+    non_negative: bool = False,
 ) -> Metadata:
     """The metadata that fits the graph of `build_model`."""
     return Metadata(
@@ -111,6 +114,7 @@ def build_metadata(
             libraries={"onnx": onnx.__version__},
         ),
         errors=errors,
+        non_negative=non_negative,
     )
 
 

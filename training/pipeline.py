@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from service.artifact import FILE_NAME, Metadata, Provenance
 from service.engine import Engine
 from training.backtest import Evaluation, backtest
+from training.calibration import error_table
 from training.config import Config
 from training.data import Panel, Split, read_panel, split, suited
 from training.errors import Interrupted
@@ -117,8 +118,10 @@ def _train(
         told.say("exporting, and checking that the artifact computes what the network does")
         artifact = staged / FILE_NAME
         export(fitted.network, metadata, artifact)
-        evaluation = backtest(Engine.open(artifact), panel, parts, progress=told.backtest)
-        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": evaluation.errors})
+        engine = Engine.open(artifact)
+        evaluation = backtest(engine, panel, parts, progress=told.backtest)
+        errors = error_table(engine, panel, parts)
+        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": errors})
         finish = _finisher(staged, metadata, panel, parts, config, fitted, evaluation, write_metadata)
         folder = publish(staged, output / config.name, finish)
     return Trained(folder, metadata.model_copy(update={"version": folder.name}))
@@ -176,6 +179,7 @@ def _metadata(
         state_size=fitted.network.state_size,
         frequency=panel.frequency,
         season_length=panel.season,
+        non_negative=all(float(one.values.min()) >= 0 for one in panel.series),
         training=Provenance(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             data=f"{source}: {'; '.join(panel.notes)}",

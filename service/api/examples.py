@@ -1,4 +1,7 @@
-"""Examples of the OpenAPI document. Every request here can be sent as it stands, to any univariate default model."""
+"""Examples of the OpenAPI document.
+
+Every request here can be sent as it stands, to any univariate default model whose file holds errors.
+"""
 
 from typing import Any, Final
 
@@ -17,6 +20,10 @@ REQUESTS: Final[dict[str, Examples]] = {
         "timestamps": {
             "summary": "The next month, with its timestamp",
             "value": {"window": _SALES, "origin": "2024-01-31", "frequency": "M"},
+        },
+        "intervals": {
+            "summary": "The next value, and where it lies four times out of five",
+            "value": {"window": _SALES, "levels": [80]},
         },
     },
     "multi-step": {
@@ -42,6 +49,10 @@ REQUESTS: Final[dict[str, Examples]] = {
                 "frequency": "D",
             },
         },
+        "intervals": {
+            "summary": "The next three values, and where they lie half of the time and four times out of five",
+            "value": {"window": _SALES, "horizon": 3, "levels": [50, 80]},
+        },
     },
 }
 
@@ -60,6 +71,22 @@ ANSWERS: Final[dict[str, Examples]] = {
                 "forecasts": [{"values": [122.6], "timestamps": ["2024-02-29"]}],
             },
         },
+        "intervals": {
+            "summary": "The next value, and where it lies four times out of five",
+            "value": {
+                "model": "default",
+                "version": "1",
+                "horizon": 1,
+                "forecasts": [
+                    {
+                        "values": [122.6],
+                        "intervals": [
+                            {"level": 80, "lower": [109.2], "upper": [131.8], "basis": "artifact", "errors": 200}
+                        ],
+                    }
+                ],
+            },
+        },
     },
     "multi-step": {
         "timestamps": {
@@ -76,6 +103,30 @@ ANSWERS: Final[dict[str, Examples]] = {
                             "2024-04-01T12:00:00+02:00[Europe/Berlin]",
                             "2024-04-02T12:00:00+02:00[Europe/Berlin]",
                         ],
+                    }
+                ],
+            },
+        },
+        "intervals": {
+            "summary": "The next three values with an interval, and two futures drawn",
+            "value": {
+                "model": "default",
+                "version": "1",
+                "horizon": 3,
+                "forecasts": [
+                    {
+                        "values": [122.6, 127.0, 138.9],
+                        "intervals": [
+                            {
+                                "level": 80,
+                                "lower": [109.2, 111.3, 119.7],
+                                "upper": [131.8, 141.2, 157.4],
+                                "basis": "window",
+                                "errors": 200,
+                            }
+                        ],
+                        "samples": [[118.4, 129.1, 143.3], [124.0, 120.6, 131.2]],
+                        "samples_from": {"basis": "window", "errors": 200},
                     }
                 ],
             },

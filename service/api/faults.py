@@ -19,6 +19,9 @@ from service.schemas import (
     EACH,
     FAULTS_AT_MOST,
     LARGEST_NUMBER,
+    LARGEST_SEED,
+    MOST_LEVELS,
+    MOST_SAMPLES,
     NULL,
     NUMBERS,
     ONE_OF,
@@ -47,6 +50,7 @@ NO_WINDOWS: Final = "must hold at least one window"
 EMPTY_WINDOW: Final = "must hold at least one step"
 EMPTY_ROW: Final = "must hold one number for each feature"
 NO_ROW: Final = "must be a row of numbers, as the steps before it are"
+IN_JSON: Final = "goes with JSON only, as body and as answer: send the request as JSON, or leave it out"
 FIELDS: Final = {
     "window": "must be a window: a list of numbers, or a list of rows of numbers",
     "windows": "must be a list of windows",
@@ -54,8 +58,12 @@ FIELDS: Final = {
     "version": 'must be a version as text: digits in quotes, such as "1"',
     "origin": "must be an ISO 8601 date or time as text, or a list of them",
     "frequency": "must be a frequency as text, such as h, 15min, D, W, M, Q or Y",
+    "levels": f"must be a list of 1 to {MOST_LEVELS} different numbers above 0 and below 100, such as [80, 95]",
+    "samples": f"must be a whole number from 1 to {MOST_SAMPLES}, without quotes or a decimal point",
+    "seed": f"must be a whole number from 0 to {LARGEST_SEED}, without quotes or a decimal point",
     "horizon": "must be a whole number of steps, 1 or more, without quotes or a decimal point",
 }
+LEVEL: Final = "must be a number above 0 and below 100: a coverage in percent, such as 80"
 NUMBER: Final = {
     "float_type": "must be a number: text, true, false, null, lists and objects are not (fill a missing step, for "
     "instance linearly)",
@@ -63,6 +71,9 @@ NUMBER: Final = {
     "greater_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",
     "less_than_equal": f"must be a number from {-LARGEST_NUMBER:g} to {LARGEST_NUMBER:g}, which 32-bit floats hold",
 }
+
+
+_ONLY_IN_JSON: Final = ("levels", "samples", "seed")
 
 
 class _Story(NamedTuple):
@@ -107,6 +118,8 @@ def check(schema: TypeAdapter[Body], fields: Mapping[str, object]) -> Body:
     Raises:
         InvalidRequest: they are not such as `schema` describes; the first 20 faults are told.
     """
+    if only_json := [name for name in _ONLY_IN_JSON if name in fields]:
+        raise InvalidRequest([Fault(pointer_to((name,)), IN_JSON) for name in only_json])
     try:
         return schema.validate_python(fields)
     except ValidationError as error:
@@ -192,6 +205,8 @@ def _fault(place: Place, story: _Story) -> Fault:
         return Fault(pointer_to(place), _of_a_window(story))
     if name == "windows" and story.kind in ("too_short", "too_long"):
         return Fault("/windows", NO_WINDOWS if story.kind == "too_short" else "holds too many windows")
+    if name == "levels" and len(place) > 1:
+        return Fault(pointer_to(place), LEVEL)
     return Fault(pointer_to(place), FIELDS[name])
 
 

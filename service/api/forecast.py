@@ -14,8 +14,9 @@ from starlette.types import Receive, Scope
 from service.api.arrow import Table, read_request, write_answer
 from service.api.body import read_body
 from service.api.connection import while_connected
-from service.api.faults import parse
+from service.api.faults import IN_JSON, parse
 from service.api.headers import ARROW, JSON, read_headers
+from service.api.intervals import Entry, Plan, plan_for
 from service.api.openapi import describe_answer, describe_body, describe_errors
 from service.api.origins import timestamps_for
 from service.api.problems import (
@@ -34,7 +35,7 @@ from service.api.route import DirectRoute
 from service.api.shortcut import Answer
 from service.api.state import Service
 from service.api.windows import windows_for
-from service.errors import Fault, ForecastOutOfRange, ShuttingDown
+from service.errors import Fault, ForecastOutOfRange, InvalidRequest, ShuttingDown
 from service.registry import ServedModel
 from service.schemas import ForecastAnswer, ForecastRequest, MultiStepRequest
 from service.window import Values
@@ -75,7 +76,8 @@ async def forecast(request: Request) -> Response:
     """Forecast the step that follows each window.
 
     Send either `window` or `windows`. Numbers are plain JSON numbers; of a field that is sent twice the last counts.
-    With an `origin` the answer has timestamps. Thousands of windows travel quicker as an Arrow stream.
+    With an `origin` the answer has timestamps, and with `levels` intervals. Thousands of windows travel quicker as an
+    Arrow stream.
     """
     return _response(*await _answer_one_step(request.scope, request.receive))
 
@@ -132,16 +134,25 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
     model = service.registry.find(question.model or settings.default_model, question.version)
     metadata = model.engine.metadata
-    if table is None:
+    plan: Plan | None = None
+    scales: Values | None = None
+    if question.levels is not None or question.samples is not None or question.seed is not None:
+        plan = plan_for(question, metadata, horizon, settings)
+        if to_arrow:
+            raise InvalidRequest([Fault("/levels" if question.levels else "/samples", IN_JSON)])
+        windows, rows, scales = plan.windows, plan.rows, plan.scales
+    elif table is None:
         windows = windows_for(question, metadata, horizon, settings)
+        rows = windows.arrays
     else:
         windows = table.windows_for(metadata, horizon, settings)
+        rows = windows.arrays
     times = None
     if question.origin is not None or question.frequency is not None:
         times = await timestamps_for(question, len(windows.arrays), horizon, metadata.frequency)
-    work = service.scheduler.forecast(model.engine, windows.arrays, horizon, seconds=seconds)
+    work = service.scheduler.forecast(model.engine, rows, horizon, seconds=seconds, scales=scales)
     try:
-        if len(windows.arrays) * horizon < _WORTH_WATCHING:
+        if len(rows) * horizon < _WORTH_WATCHING:
             forecasts = await work
         else:
             forecasts = await while_connected(receive, work)
@@ -152,12 +163,15 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         raise ShuttingDown("the service stopped before the forecast was complete") from None
     except ForecastOutOfRange as error:
         if question.window is None:
-            raise
+            raise error if plan is None else plan.fault_in_window(error) from None
         raise ForecastOutOfRange([Fault("/window", fault.message) for fault in error.faults]) from None
     if to_arrow:
         about = {"model": model.name, "version": model.version, "horizon": str(horizon)}
         return write_answer(about, forecasts, windows.as_rows, times), ARROW
-    return _encode(model, horizon, forecasts, windows.as_rows, times), JSON
+    beside = None
+    if plan is not None:
+        forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if plan.is_heavy else plan.answer(forecasts)
+    return _encode(model, horizon, forecasts, windows.as_rows, times, beside), JSON
 
 
 def _encode(
@@ -166,9 +180,10 @@ def _encode(
     forecasts: Values,
     as_rows: Sequence[bool],
     times: Sequence[Sequence[str]] | None,
+    beside: Sequence[Entry] | None = None,
 ) -> bytes:
     """The answer as JSON, written once; 32-bit floats become their shortest decimal that reads back the same."""
-    if times is None:
+    if times is None and beside is None:
         # Put together by hand, which for a single window takes half the time; a model's name needs no escapes.
         listed = [
             orjson.dumps(values if rows else values.reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -182,7 +197,9 @@ def _encode(
     entries: list[dict[str, object]] = [
         {"values": values if rows else values.reshape(-1)} for values, rows in zip(forecasts, as_rows, strict=True)
     ]
-    for entry, timestamps in zip(entries, times, strict=True):
+    for entry, timestamps in zip(entries, times or (), strict=times is not None):
         entry["timestamps"] = timestamps
+    for entry, more in zip(entries, beside or (), strict=beside is not None):
+        entry |= more
     answer = {"model": model.name, "version": model.version, "horizon": horizon, "forecasts": entries}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -23,11 +23,18 @@ Post a *window* of past observations, in raw units and oldest first, and get the
 next `horizon` steps (`POST /forecast/multi-step`). `GET /models` says which models there are, and how well they did on
 data that they had not seen.
 
+With `levels`, such as `[80, 95]`, each forecast has intervals, and with `samples` whole futures are drawn, of which
+sums over the horizon can be taken. Both rest on errors that the model has made. Where a window goes back far enough
+beyond the model's context length (by 100 steps and 20 horizons), it is forecast again from up to 200 origins of its own
+past; otherwise the model's file holds errors, from data that it was not fitted on. The answer names the basis, and how
+many errors there were.
+
 For thousands of windows both read and write Arrow IPC streams as well (`application/vnd.apache.arrow.stream`). A
 stream has a row for each window: a column `window` of lists of numbers, or of rows of numbers, and perhaps a column
 `origin` of text. `model`, `version`, `horizon`, `frequency`, and an `origin` of all windows, are metadata of its
 schema. The answer has a column `values`, with an origin a column `timestamps`, and as metadata `model`, `version` and
-`horizon`. It comes in the format that `Accept` names, and else in that of the body.
+`horizon`. It comes in the format that `Accept` names, and else in that of the body. Intervals and samples go with JSON
+alone.
 
 Errors are problem documents (RFC 9457, `application/problem+json`). Where the body is at fault, `errors` names each
 place with a JSON pointer and says what must be there.

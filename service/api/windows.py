@@ -19,7 +19,7 @@ RawWindow = list[float] | list[list[float]]
 
 
 class Windows(NamedTuple):
-    """A request's windows, cut to the model's context, and how they were sent."""
+    """A request's windows, cut to what is used of them, and how they were sent."""
 
     arrays: list[Values]
     """Each (time, features)."""
@@ -27,14 +27,18 @@ class Windows(NamedTuple):
     """Whether a window came as rows: its forecast goes out as it came in."""
 
 
-def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, settings: Settings) -> Windows:
+def windows_for(
+    request: ForecastRequest, metadata: Metadata, horizon: int, settings: Settings, steps: int | None = None
+) -> Windows:
     """Turn the windows of `request` into float32 arrays for a model with `metadata`.
+
+    They are cut to the model's context, or to `steps`.
 
     Raises:
         InvalidRequest: a limit is passed, a row has not the model's number of features, or a window is too short.
     """
     raw = [request.window] if request.window is not None else request.windows or []
-    features, context = len(metadata.features), metadata.context_length
+    features, kept = len(metadata.features), steps or metadata.context_length
     check_limits(len(raw), horizon, features, settings)
     shortest, longest = metadata.minimum_window, settings.max_window_length
     for window in raw:
@@ -42,7 +46,7 @@ def windows_for(request: ForecastRequest, metadata: Metadata, horizon: int, sett
             raise InvalidRequest(list(islice(_faults(request, raw, metadata, settings), FAULTS_AT_MOST)))
     return Windows(
         # Of a long window only the end is turned into an array.
-        arrays=[np.array(end_of(window, context), np.float32).reshape(-1, features) for window in raw],
+        arrays=[np.array(end_of(window, kept), np.float32).reshape(-1, features) for window in raw],
         as_rows=[isinstance(window[0], list) for window in raw],
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.artifact import ErrorTable
 from tests.artifacts import write_artifact
 from tests.end_to_end.process import Running, running
 
@@ -17,12 +18,18 @@ LIMITS = {
 }
 
 
+# 59 paths of errors, -29 … 29 one step ahead, and in proportion further: those of the level 80 are ± 24 one step ahead.
+ERRORS = ErrorTable(
+    origins=59, errors=(tuple(tuple(float(lead * size) for size in range(-29, 30)) for lead in (1, 2, 3)),), paths=True
+)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`default` (straight lines), `panel` (three features, hourly), `mean` (no state), and one that is broken."""
+    """`default` (straight lines, `ERRORS`), `panel` (three features, hourly), `mean` (no state), and a broken one."""
     folder = tmp_path_factory.mktemp("models")
     for version in ("1", "2", "10"):
-        write_artifact(folder / "default" / version / "model.onnx", version=version)
+        write_artifact(folder / "default" / version / "model.onnx", version=version, errors=ERRORS)
     write_artifact(folder / "panel" / "1" / "model.onnx", features=3, name="panel", frequency="h")
     write_artifact(folder / "mean" / "1" / "model.onnx", "mean", name="mean")
     broken = folder / "broken" / "1" / "model.onnx"

@@ -17,6 +17,8 @@ RANGE = "must be a number from -3e+38 to 3e+38"
 WINDOW = "must be a window: a list of numbers, or a list of rows of numbers"
 HORIZON = "must be a whole number of steps, 1 or more, without quotes or a decimal point"
 FREQUENCY = "must be a frequency as text, such as h, 15min, D, W, M, Q or Y"
+LEVELS = "must be a list of 1 to 10 different numbers above 0 and below 100, such as [80, 95]"
+LEVEL = "must be a number above 0 and below 100: a coverage in percent, such as 80"
 ISO = "must be an ISO 8601 date or time"
 
 
@@ -254,6 +256,63 @@ REQUESTS = [
         '{"window": [1, 2], "origin": "2024-03-30", "frequency": 1}',
         FREQUENCY,
         "/frequency",
+    ),
+    # intervals and samples
+    Bad("levels that are a number", '{"window": [1, 2], "levels": 80}', LEVELS, "/levels"),
+    Bad("no levels", '{"window": [1, 2], "levels": []}', LEVELS, "/levels"),
+    Bad("eleven levels", json.dumps({"window": [1, 2], "levels": list(range(10, 21))}), LEVELS, "/levels"),
+    Bad("a level twice", '{"window": [1, 2], "levels": [80, 80.0]}', LEVELS, "/levels"),
+    Bad("a level of 0", '{"window": [1, 2], "levels": [80, 0]}', LEVEL, "/levels/1"),
+    Bad("a level of 100", '{"window": [1, 2], "levels": [100]}', LEVEL, "/levels/0"),
+    Bad("a level as text", '{"window": [1, 2], "levels": ["80"]}', LEVEL, "/levels/0"),
+    Bad("null levels", '{"window": [1, 2], "levels": null}', "must not be null: leave it out", "/levels"),
+    Bad("no samples", '{"window": [1, 2], "samples": 0}', "must be a whole number from 1 to 1000", "/samples"),
+    Bad("too many samples", '{"window": [1, 2], "samples": 1001}', "from 1 to 1000", "/samples"),
+    Bad("a seed below zero", '{"window": [1, 2], "samples": 1, "seed": -1}', "must be a whole number from 0", "/seed"),
+    Bad("a seed without samples", '{"window": [1, 2], "seed": 1}', "send samples too, or leave seed out", "/seed"),
+    Bad(
+        "a level too high",
+        '{"window": [1, 2], "levels": [50, 99]}',
+        "rests on errors, of which the model's file has 59 for each step: ask for levels of at most 96.6",
+        "/levels",
+    ),
+    Bad(
+        "intervals too far ahead",
+        '{"window": [1, 2], "horizon": 4, "levels": [50]}',
+        "which the model's file has for 3 steps ahead: ask for at most 3, or send windows of at least 51 steps",
+        "/levels",
+        path=MANY,
+    ),
+    Bad(
+        "intervals from a file without errors",
+        '{"model": "mean", "window": [1, 2], "levels": [95]}',
+        "of which the model's file has none: send windows of at least 47 steps, whose own past has enough",
+        "/levels",
+    ),
+    Bad(
+        "samples from a file without errors",
+        '{"model": "mean", "window": [1, 2], "samples": 5}',
+        "of which the model's file has none: send windows of at least 28 steps",
+        "/samples",
+    ),
+    Bad(
+        "intervals from the past of too many windows",
+        json.dumps({"model": "mean", "windows": [list(range(60))] * 2, "levels": [80]}),
+        "asks for too much: to find the errors of their past, 2 windows are forecast from 104 earlier origins",
+        "",
+    ),
+    Bad(
+        "intervals in an Arrow stream",
+        '{"window": [1, 2], "levels": [80]}',
+        "goes with JSON only, as body and as answer",
+        "/levels",
+        headers={"accept": MEDIA_TYPE},
+    ),
+    streamed(
+        "levels in an Arrow stream",
+        stream({"window": [[1, 2]]}, {"levels": "[80]"}),
+        "goes with JSON only, as body and as answer",
+        "/levels",
     ),
     # Arrow streams: more of what can be wrong with them is in test_arrow.py
     streamed("an Arrow stream that is JSON", b'{"window": [1, 2]}', "is not a sound Arrow stream", status=400),

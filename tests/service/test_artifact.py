@@ -92,6 +92,32 @@ def test_an_error_table_for_other_features_is_a_contradiction() -> None:
     assert read_fault(errors=table.model_dump()).endswith("errors for 2 features, but it has 1")
 
 
+def test_an_error_table_without_errors_is_a_contradiction() -> None:
+    table = ErrorTable(origins=1, errors=(((), ()),))
+    assert read_fault(errors=table.model_dump()).endswith("the error table holds no errors")
+
+
+def test_an_error_table_whose_features_reach_differently_far_is_a_contradiction() -> None:
+    table = ErrorTable(origins=1, errors=(((0.0,),), ((0.0,), (0.0,))))
+    assert read_fault(features=["a", "b"], errors=table.model_dump()).endswith("features differ in lead times")
+
+
+def test_an_error_table_is_an_array_of_errors_by_lead_times_by_features() -> None:
+    table = ErrorTable(origins=2, errors=(((2.0, 1.0), (3.0, 4.0)),), paths=True)
+    assert table.array.tolist() == [[[2], [3]], [[1], [4]]]
+    assert table.ranked.tolist() == [[[1], [3]], [[2], [4]]]
+    assert ErrorTable.model_validate_json(table.model_dump_json()) == table
+
+
+def test_what_intervals_need_may_be_missing_from_a_file() -> None:
+    older = build_metadata(errors=ErrorTable(origins=1, errors=(((0.0,),),))).model_dump()
+    del older["non_negative"], older["errors"]["paths"]
+    metadata = read_metadata({METADATA_KEY: json.dumps(older)})
+    assert metadata.non_negative is False
+    assert metadata.errors is not None
+    assert metadata.errors.paths is False
+
+
 def test_an_error_table_of_ragged_rows_is_a_contradiction() -> None:
     table = ErrorTable(origins=2, errors=(((0.0, 1.0), (0.0,)),))
     assert read_fault(errors=table.model_dump()).endswith("the error table's rows differ in length")
