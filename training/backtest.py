@@ -1,26 +1,29 @@
 """The backtest: forecasts from rolling origins of the test part, scored beside the naive references."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from service.artifact import Backtest, ErrorTable, Scores
 from service.engine import Engine
-from training.baselines import Forecasts, Origins, naive, seasonal_naive
+from service.errors import ArtifactError
+from training.baselines import Forecasts, Origins, Rule, Values, naive, seasonal_naive
 from training.data import Boundary, Panel, Series, Split
+from training.metrics import seasonal_spread, smape_terms
 
 MODEL: Final = "model"
 NAIVE: Final = "naive"
 SEASONAL_NAIVE: Final = "seasonal_naive"
+_WRITTEN: Final = {"naive2": "Naive2", "ets": "ETS", "theta": "Theta", "arima": "ARIMA"}
 
 _FEWEST_ORIGINS: Final = 10  # fewer say too little of a model for a firm verdict
 _MOST_ORIGINS: Final = 500  # in all; of a panel, at least one per series
 _ROWS_TOGETHER: Final = 64
+_CHUNK: Final = 1_000_000  # numbers that the windows of a chunk of blocks hold, or its forecasts of one method
 _MOST_ERRORS: Final = 200  # kept per feature and lead time
 _LARGEST_TABLE: Final = 50_000  # numbers in all
 _DIGITS: Final = 5  # of an error kept
@@ -31,15 +34,16 @@ class Roll:
     """The forecasts of every method from the origins of one series, and what then came.
 
     `actual` and each of `forecasts` are (origins, horizon, features); `scale` is the model's for each window
-    (origins, features), or None; `spread` (features,) the mean absolute one-season difference before the test part.
+    (origins, features), or None; `spread` (origins, features) the mean absolute one-season difference that MASE divides
+    by: before the test part, in a training run.
     """
 
     series: Series
     origins: Origins
     actual: Forecasts
     forecasts: Mapping[str, Forecasts]
-    scale: npt.NDArray[np.float64] | None
-    spread: npt.NDArray[np.float64]
+    scale: Values | None
+    spread: Values
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +75,69 @@ def backtest(
     if season is not None and min(part.validation_end for part in split.boundaries) < season:
         season = None  # the first origin has no season behind it
     stride = stride_of([_room(one, part, horizon) for one, part in _parts(panel, split)], season)
+    blocks = [
+        Block(
+            series=one,
+            origins=np.arange(part.validation_end - 1, len(one.values) - horizon, stride),
+            start=part.validation_end - 1,
+            rules=naive_rules(season),
+            spread=seasonal_spread(one.values[: part.validation_end], season)[None],
+        )
+        for one, part in _parts(panel, split)
+    ]
     rolls = []
-    for done, (one, part) in enumerate(_parts(panel, split), start=1):
-        origins = np.arange(part.validation_end - 1, len(one.values) - horizon, stride)
-        rolls.append(_roll(engine, one, part, origins, horizon, season))
+    for done, roll in enumerate(forecast(engine, blocks, horizon), start=1):
+        rolls.append(roll)
         progress(done, len(panel.series))
     return Evaluation(score(rolls), error_table(rolls), tuple(rolls))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Origins of one series to forecast from; the first origin of that series, which `rules` were fitted before.
+
+    `spread` (origins or 1, features) is what MASE divides by.
+    """
+
+    series: Series
+    origins: Origins
+    start: int
+    rules: Mapping[str, Rule]
+    spread: Values
+
+
+def naive_rules(season: int | None) -> dict[str, Rule]:
+    """The naive references, by name: the last value, and the last season where one is known."""
+    rules: dict[str, Rule] = {NAIVE: naive}
+    if season is not None:
+        rules[SEASONAL_NAIVE] = lambda values, origins, horizon: seasonal_naive(values, origins, horizon, season)
+    return rules
+
+
+def forecast(engine: Engine, blocks: Iterable[Block], horizon: int, *, scales: bool = True) -> Iterator[Roll]:
+    """Forecast from every origin, by the artifact and by the references: one roll a block, in their order.
+
+    Blocks are taken in chunks of bounded size, and their windows of equal length run together, of one series or of
+    several. Without `scales` the model's are not asked for, which saves a pass over each window.
+
+    Raises:
+        ArtifactError: the artifact's graph fails, or a forecast is not finite.
+    """
+    for chunk in _chunks(blocks, engine.context_length, horizon):
+        found, told = _by_model(engine, chunk, horizon, scales=scales)
+        for block, forecasts, scale in zip(chunk, found, told, strict=True):
+            if not np.isfinite(forecasts).all():
+                raise ArtifactError(f"its forecasts of series {block.series.name!r} are not all finite")
+            values, origins = block.series.values, block.origins
+            yield Roll(
+                series=block.series,
+                origins=origins,
+                actual=values[origins[:, None] + 1 + np.arange(horizon)],
+                forecasts={MODEL: forecasts}
+                | {name: rule(values, origins, horizon) for name, rule in block.rules.items()},
+                scale=scale,
+                spread=np.broadcast_to(block.spread, (len(origins), values.shape[1])),
+            )
 
 
 def stride_of(rooms: list[int], season: int | None) -> int:
@@ -116,7 +177,7 @@ def verdict(one_step: Mapping[str, Scores], multi_step: Mapping[str, Scores], ho
     Few origins lie close together and may have met one odd stretch of the data: then only the figures are told.
     """
     over = "over 1 step" if horizon == 1 else f"over {horizon} steps"
-    far, near = _comparison(multi_step), _comparison(one_step)
+    far, near = comparison(multi_step), comparison(one_step)
     if origins < _FEWEST_ORIGINS:
         head = f"Too few origins ({origins}) to tell whether the model is better than naive"
     elif far.gain > 0 and near.gain > 0:
@@ -154,41 +215,38 @@ def error_table(rolls: list[Roll]) -> ErrorTable | None:
 
 def smape(actual: Forecasts, forecast: Forecasts) -> float | None:
     """M4's symmetric mean absolute percentage error; None where every value and forecast is zero."""
-    total = np.abs(actual) + np.abs(forecast)
-    if not total.any():
+    if not (actual.any() or forecast.any()):
         return None
-    return float(np.mean(200 * np.abs(actual - forecast) / np.where(total == 0, 1.0, total)))
-
-
-def seasonal_spread(values: npt.NDArray[np.float64], season: int | None) -> npt.NDArray[np.float64]:
-    """The mean absolute difference one season apart (one step, where none is known) of (time, features)."""
-    lag = season or 1
-    if len(values) <= lag:
-        return np.zeros(values.shape[1])
-    return np.asarray(np.mean(np.abs(values[lag:] - values[:-lag]), axis=0), dtype=np.float64)
+    return float(np.mean(smape_terms(actual, forecast)))
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """The share by which the model's error lies below that of the better reference."""
 
     gain: float
     reference: str
 
     def __str__(self) -> str:
-        reference = self.reference.replace("_", " ")
+        reference = in_words(self.reference)
         if self.gain == -math.inf:
             return f"above that of {reference}, which makes none"
         percent = f"{abs(100 * self.gain):.0f} %" if abs(self.gain) >= 0.01 else f"{abs(100 * self.gain):.1f} %"
         return f"{percent} {'below' if self.gain > 0 else 'above'} that of {reference}"
 
 
-def _comparison(scores: Mapping[str, Scores]) -> _Comparison:
+def in_words(method: str) -> str:
+    """A method's name as a person writes it."""
+    return _WRITTEN.get(method, method.replace("_", " "))
+
+
+def comparison(scores: Mapping[str, Scores]) -> Comparison:
+    """Compare the model with the best of the other methods, by MAE."""
     reference = min((method for method in scores if method != MODEL), key=lambda method: scores[method].mae)
     best, own = scores[reference].mae, scores[MODEL].mae
     if best == 0:
-        return _Comparison(0.0 if own == 0 else -math.inf, reference)
-    return _Comparison(1 - own / best, reference)
+        return Comparison(0.0 if own == 0 else -math.inf, reference)
+    return Comparison(1 - own / best, reference)
 
 
 def _parts(panel: Panel, split: Split) -> list[tuple[Series, Boundary]]:
@@ -203,32 +261,50 @@ def _room(one: Series, part: Boundary, horizon: int) -> int:
     return room
 
 
-def _roll(engine: Engine, one: Series, part: Boundary, origins: Origins, horizon: int, season: int | None) -> Roll:
-    windows = _windows(one.values, origins, engine.context_length)
-    forecasts = {MODEL: np.empty((len(origins), horizon, one.values.shape[1]))}
-    scales: list[npt.NDArray[np.float32] | None] = []
-    for start in range(0, len(origins), _ROWS_TOGETHER):
-        rows = slice(start, start + _ROWS_TOGETHER)
-        forecasts[MODEL][rows] = engine.forecast(windows[rows], horizon)
-        scales.append(engine.run(windows[rows]).scale)
-    forecasts[NAIVE] = naive(one.values, origins, horizon)
-    if season is not None:
-        forecasts[SEASONAL_NAIVE] = seasonal_naive(one.values, origins, horizon, season)
-    told = [np.asarray(scale, dtype=np.float64) for scale in scales if scale is not None]
-    return Roll(
-        series=one,
-        origins=origins,
-        actual=one.values[origins[:, None] + 1 + np.arange(horizon)],
-        forecasts=forecasts,
-        scale=np.concatenate(told) if len(told) == len(scales) else None,
-        spread=seasonal_spread(one.values[: part.validation_end], season),
-    )
+def _chunks(blocks: Iterable[Block], context: int, horizon: int) -> Iterator[list[Block]]:
+    """Blocks by several, as long as their windows and forecasts stay small."""
+    chunk: list[Block] = []
+    size = 0
+    for block in blocks:
+        added = len(block.origins) * (context + horizon) * block.series.values.shape[1]
+        if chunk and size + added > _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(block)
+        size += added
+    if chunk:
+        yield chunk
 
 
-def _windows(values: npt.NDArray[np.float64], origins: Origins, context: int) -> npt.NDArray[np.float32]:
-    """The last steps up to each origin, (origins, time, features): the context, or what the first origin has of it."""
-    length = min(context, int(origins.min()) + 1)
-    return np.asarray(values[origins[:, None] + 1 - length + np.arange(length)], dtype=np.float32)
+def _by_model(
+    engine: Engine, chunk: list[Block], horizon: int, *, scales: bool
+) -> tuple[list[Forecasts], list[Values | None]]:
+    """The artifact's forecasts and scales for each block, its windows run together with those of equal length."""
+    counts = [len(block.origins) for block in chunk]
+    lengths = np.repeat([min(engine.context_length, block.start + 1) for block in chunk], counts)
+    ends = np.concatenate([block.origins - _first(block, engine) + 1 for block in chunk])
+    parts = [block.series.values[_first(block, engine) : int(block.origins.max()) + 1] for block in chunk]
+    ends += np.repeat(np.cumsum([0, *(len(part) for part in parts[:-1])]), counts)
+    values = np.concatenate(parts).astype(np.float32)  # (time, features), one part after another
+    forecasts = np.empty((len(ends), horizon, values.shape[1]))
+    told = np.full((len(ends), values.shape[1]), np.nan)
+    for length in np.unique(lengths):
+        of_length = np.flatnonzero(lengths == length)
+        for start in range(0, len(of_length), _ROWS_TOGETHER):
+            rows = of_length[start : start + _ROWS_TOGETHER]
+            windows = values[ends[rows, None] - length + np.arange(length)]
+            forecasts[rows] = engine.forecast(windows, horizon)
+            scale = engine.run(windows).scale if scales else None
+            if scale is not None:
+                told[rows] = scale
+    places = np.cumsum(counts)[:-1]
+    known = [None if np.isnan(scale).all() else scale for scale in np.split(told, places)]
+    return np.split(forecasts, places), known
+
+
+def _first(block: Block, engine: Engine) -> int:
+    """The step at which the first window of a block begins."""
+    return int(block.origins.min()) + 1 - min(engine.context_length, block.start + 1)
 
 
 def _scores(rolls: list[Roll], method: str, leads: int | None) -> Scores:
@@ -247,9 +323,9 @@ def _mase(rolls: list[Roll], method: str, leads: int | None) -> float | None:
     """Absolute errors over each series' and feature's spread, those left out that have none."""
     scaled = []
     for roll in rolls:
-        errors = np.abs(roll.actual - roll.forecasts[method])[:, :leads]
-        spread = roll.spread > 0
-        scaled.append((errors[..., spread] / roll.spread[spread]).ravel())
+        errors = np.abs(roll.actual - roll.forecasts[method])[:, :leads].swapaxes(1, 2)  # (origins, features, leads)
+        known = roll.spread > 0
+        scaled.append((errors[known] / roll.spread[known][:, None]).ravel())
     together = np.concatenate(scaled)
     return float(np.mean(together)) if len(together) else None
 

@@ -92,7 +92,44 @@ def read_panel(table: Table, config: Config) -> Panel:
         DataError: a column is missing or is not what it must be, times repeat or are uneven, a gap is longer than the
             limit, or a series is constant or too short.
     """
-    data = config.data
+    read = _read(table, config.data)
+    notes, season = read.notes, read.season
+    usual, config = config, suited(config, min(len(one.values) for one in read.series), season)
+    if config is not usual:
+        notes.append(
+            f"context {config.network.context_length}: the data are short for the usual "
+            f"{usual.network.context_length} (--context sets it)"
+        )
+    if season is not None and season >= config.network.context_length:
+        notes.append(
+            f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
+        )
+    return _panel(table, config.data, read, _long_enough(table.source, read.series, season, config, notes))
+
+
+def read_any_length(table: Table, data: Data) -> Panel:
+    """Make checked series of a table as `read_panel` does, however short they are.
+
+    Raises:
+        DataError: as `read_panel`, but for the length of series.
+    """
+    read = _read(table, data)
+    return _panel(table, data, read, read.series)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a table holds, before it is known to be enough."""
+
+    targets: tuple[str, ...]
+    time: str | None
+    spacing: Spacing
+    season: int | None
+    series: tuple[Series, ...]
+    notes: list[str]
+
+
+def _read(table: Table, data: Data) -> _Reading:
     notes: list[str] = []
     _refuse_wide(table, data)
     targets = _targets(table, data, notes)
@@ -108,23 +145,17 @@ def read_panel(table: Table, config: Config) -> Panel:
     spacing = _spacing(table, data, times, groups, notes)
     season = _season(data, spacing, notes)
     series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
-    usual, config = config, suited(config, min(len(one.values) for one in series), season)
-    if config is not usual:
-        notes.append(
-            f"context {config.network.context_length}: the data are short for the usual "
-            f"{usual.network.context_length} (--context sets it)"
-        )
-    if season is not None and season >= config.network.context_length:
-        notes.append(
-            f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
-        )
-    series = _long_enough(table.source, series, season, config, notes)
-    _refuse_constant(table.source, series, targets)
-    notes.append(_count(series, targets))
-    read = (*targets, data.series, time)
-    if unread := [str(name) for name in table.frame.columns if name not in read]:
+    return _Reading(targets, time, spacing, season, series, notes)
+
+
+def _panel(table: Table, data: Data, read: _Reading, series: tuple[Series, ...]) -> Panel:
+    _refuse_constant(table.source, series, read.targets)
+    notes = [*read.notes, _count(series, read.targets)]
+    used = (*read.targets, data.series, read.time)
+    if unread := [str(name) for name in table.frame.columns if name not in used]:
         notes.append(f"columns not read: {_listed(unread)}")
-    return Panel(series, targets, spacing.code, season, tuple(notes), _digest(series, targets))
+    digest = _digest(series, read.targets)
+    return Panel(series, read.targets, read.spacing.code, read.season, tuple(notes), digest)
 
 
 def suited(config: Config, rows: int, season: int | None) -> Config:

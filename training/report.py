@@ -1,8 +1,5 @@
 """The report of a training run: one HTML page that holds everything it shows."""
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,37 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from service.artifact import Backtest, Metadata, Scores
-from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, Evaluation, Roll
+from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, Evaluation, Roll, in_words
 from training.data import Panel, Split
+from training.plots import COLOURS, QUIET, STYLE, TRUTH, short, svg
 
-_NAMES: Final = {MODEL: "model", NAIVE: "naive", SEASONAL_NAIVE: "seasonal naive"}
-_COLOURS: Final = {MODEL: "#1d5fbf", NAIVE: "#c2691c", SEASONAL_NAIVE: "#3f8f5f"}
-_TRUTH: Final = "#1c2430"
-_QUIET: Final = "#697384"
 _EXAMPLES: Final = 6
 _SHOWN_HISTORY: Final = 3  # horizons of context shown before each forecast
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "leadtime",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#c3cad4",
-    "axes.labelcolor": _QUIET,
-    "axes.titlesize": 10,
-    "axes.titlecolor": _TRUTH,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#eceff3",
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
-    "legend.frameon": False,
-    "legend.labelcolor": _TRUTH,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
 
 
 class Losses(Protocol):
@@ -109,7 +81,7 @@ def _rows(scores: Mapping[str, Scores]) -> list[_Row]:
     lowest = min(held.mae for held in scores.values())
     return [
         _Row(
-            _NAMES[method],
+            in_words(method),
             held,
             1 - held.mae / reference if method == MODEL and reference else None,
             held.mae == lowest,
@@ -145,24 +117,24 @@ def _flat(configuration: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
 
 
 def _loss_plot(losses: Losses) -> Markup:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.0), layout="constrained")
         axes = figure.subplots()
         epochs = np.arange(1, len(losses.training) + 1)
         marker = "o" if len(epochs) < 3 else None
-        axes.plot(epochs, losses.training, color=_QUIET, label="training", marker=marker, markersize=4)
-        axes.plot(epochs, losses.validation, color=_COLOURS[MODEL], label="validation", marker=marker, markersize=4)
+        axes.plot(epochs, losses.training, color=QUIET, label="training", marker=marker, markersize=4)
+        axes.plot(epochs, losses.validation, color=COLOURS[MODEL], label="validation", marker=marker, markersize=4)
         if losses.best_epoch:
             best = losses.validation[losses.best_epoch - 1]
-            axes.plot([losses.best_epoch], [best], "o", color=_COLOURS[MODEL], markersize=6, label="kept")
+            axes.plot([losses.best_epoch], [best], "o", color=COLOURS[MODEL], markersize=6, label="kept")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel="loss")
         axes.legend()
-        return _svg(figure, "Training and validation loss by epoch")
+        return svg(figure, "Training and validation loss by epoch")
 
 
 def _lead_time_plot(scores: Backtest) -> Markup:
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.0), layout="constrained")
         axes = figure.subplots()
         leads = np.arange(1, scores.horizon + 1)
@@ -170,8 +142,8 @@ def _lead_time_plot(scores: Backtest) -> Markup:
             axes.plot(
                 leads,
                 errors,
-                color=_COLOURS[method],
-                label=_NAMES[method],
+                color=COLOURS[method],
+                label=in_words(method),
                 linewidth=2.0 if method == MODEL else 1.3,
                 marker="o" if scores.horizon <= 12 else None,
                 markersize=4,
@@ -181,14 +153,14 @@ def _lead_time_plot(scores: Backtest) -> Markup:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="lead time, steps", ylabel="mean absolute error")
         axes.legend()
-        return _svg(figure, "Mean absolute error by lead time and method")
+        return svg(figure, "Mean absolute error by lead time and method")
 
 
 def _examples_plot(panel: Panel, rolls: Sequence[Roll]) -> Markup:
     """Forecasts against truth from origins spread evenly over the test parts, features taken in turn."""
     places = [(roll, index) for roll in rolls for index in range(len(roll.origins))]
     chosen = [places[index] for index in np.unique(np.linspace(0, len(places) - 1, _EXAMPLES).round().astype(int))]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = 2.5 * ((len(chosen) + 1) // 2) + 0.4
         figure = Figure(figsize=(11.2, height), layout="constrained")
         grid = figure.subplots((len(chosen) + 1) // 2, 2 if len(chosen) > 1 else 1, squeeze=False)
@@ -199,7 +171,7 @@ def _examples_plot(panel: Panel, rolls: Sequence[Roll]) -> Markup:
                 axes.set_visible(False)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-        return _svg(figure, "Forecasts against truth from several origins")
+        return svg(figure, "Forecasts against truth from several origins")
 
 
 def _example(axes: Axes, panel: Panel, roll: Roll, index: int, *, feature: int) -> None:
@@ -210,36 +182,13 @@ def _example(axes: Axes, panel: Panel, roll: Roll, index: int, *, feature: int) 
     truth = roll.actual[index, :, feature]
     marker = "o" if horizon < 3 else None
     axes.axvline(0, color="#c3cad4", linewidth=1)
-    axes.plot(before, history, color=_QUIET, linewidth=1, label="context")
-    axes.plot(np.append(0, ahead), np.append(history[-1], truth), color=_TRUTH, linewidth=1.3, label="truth")
+    axes.plot(before, history, color=QUIET, linewidth=1, label="context")
+    axes.plot(np.append(0, ahead), np.append(history[-1], truth), color=TRUTH, linewidth=1.3, label="truth")
     for method in (SEASONAL_NAIVE if SEASONAL_NAIVE in roll.forecasts else NAIVE, MODEL):
         forecast = roll.forecasts[method][index, :, feature]
         style = {"linewidth": 2.0} if method == MODEL else {"linewidth": 1.2, "linestyle": (0, (3, 2))}
-        axes.plot(ahead, forecast, color=_COLOURS[method], label=_NAMES[method], marker=marker, **style)
+        axes.plot(ahead, forecast, color=COLOURS[method], label=in_words(method), marker=marker, **style)
     parts = [roll.series.name] if len(panel.series) > 1 else []
     parts += [panel.features[feature]] if len(panel.features) > 1 or not parts else []
-    when = f"step {origin}" if roll.series.times is None else _short(str(roll.series.times[origin]))
+    when = f"step {origin}" if roll.series.times is None else short(str(roll.series.times[origin]))
     axes.set_title(f"{', '.join(parts)} · origin {when}")
-
-
-def _short(stamp: str) -> str:
-    return stamp.removesuffix(":00").removesuffix(" 00:00")
-
-
-def _svg(figure: Figure, label: str) -> Markup:
-    """A figure as SVG to stand inside HTML: no prolog, no metadata, no namespaces, no fixed size."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with warnings.catch_warnings():
-        # The browser draws the letters; that the font which measures them here lacks some does not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    opening = text[: text.index(">") + 1]
-    box = re.search(r'viewBox="[^"]*"', opening)
-    if box is None:
-        raise ValueError("the figure has no viewBox")
-    # The drawing is made by matplotlib and holds names from the data only as escaped text.
-    return Markup(f'<svg {box[0]} role="img" aria-label="{label}">' + text[len(opening) :])

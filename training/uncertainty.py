@@ -1,0 +1,110 @@
+"""How far intervals reach around forecasts: by the artifact's errors, or by those of each window's own past.
+
+Both are what the service does: the same errors, taken from the same origins, make the same margins.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from service.artifact import ErrorTable, Metadata
+from service.engine import Engine
+from service.intervals import fewest_errors, margins, own_errors, own_origins, steps_useful
+from training.backtest import MODEL, Block, Roll, forecast
+from training.baselines import Values
+
+QUANTILES: Final = np.linspace(0.1, 0.9, 9)
+"""The deciles that CRPS is taken from, as GIFT-Eval does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far from the forecasts of some origins intervals and quantiles lie, in raw units.
+
+    `margins` holds by level how far below and above, (origins, lead times, features) each; `quantiles` (origins, lead
+    times, features, 9) lie as far from the forecast; `scale` (origins, features) is that of the windows.
+    """
+
+    margins: Mapping[float, tuple[Values, Values]]
+    quantiles: Values
+    scale: Values
+
+
+class TableErrors:
+    """The errors that the artifact carries, over each window's scale, for the lead times that it has."""
+
+    def __init__(self, table: ErrorTable, levels: Sequence[float], horizon: int) -> None:
+        ranked = table.ranked[:, :horizon]
+        self.horizon = ranked.shape[1]
+        self._margins = {level: margins(ranked, level) for level in levels}
+        self._quantiles = np.moveaxis(np.quantile(ranked, QUANTILES, axis=0), 0, -1)
+
+    def reach(self, scale: Values) -> Reach:
+        """For windows of a scale (origins, features)."""
+        unit = scale[:, None].astype(np.float64)
+        return Reach(
+            margins={level: (below * unit, above * unit) for level, (below, above) in self._margins.items()},
+            quantiles=self._quantiles * unit[..., None],
+            scale=scale,
+        )
+
+
+class OwnErrors:
+    """The errors of forecasts from earlier origins, where all of the series up to an origin is sent as its window."""
+
+    def __init__(self, engine: Engine, levels: Sequence[float], horizon: int) -> None:
+        self.horizon = horizon
+        self._engine = engine
+        self._levels = tuple(levels)
+
+    def reach(self, roll: Roll) -> tuple[npt.NDArray[np.bool_], Reach]:
+        """Which origins (origins,) have enough of a past for errors of their own, and the reach of those.
+
+        Raises:
+            ArtifactError: the artifact's graph fails, or a forecast is not finite.
+        """
+        assert roll.scale is not None, "asked for of a model that tells scales"
+        own = [self._own_origins(int(origin)) for origin in roll.origins]
+        known = np.array([len(held) > 0 for held in own])
+        places = np.flatnonzero(known)
+        shape = (len(places), self.horizon, roll.actual.shape[2])
+        found = {level: (np.empty(shape), np.empty(shape)) for level in self._levels}
+        quantiles = np.empty((*shape, len(QUANTILES)))
+        if len(places):
+            steps, actual, forecasts, scales = self._past(roll, np.unique(np.concatenate(own)).astype(np.int64))
+            for row, place in enumerate(places):
+                at = np.searchsorted(steps, own[place])
+                ranked = np.sort(own_errors(actual[at], forecasts[at], scales[at], roll.scale[place]), axis=0)
+                for level, (below, above) in found.items():
+                    below[row], above[row] = margins(ranked, level)
+                quantiles[row] = np.moveaxis(np.quantile(ranked, QUANTILES, axis=0), 0, -1)
+        return known, Reach(margins=found, quantiles=quantiles, scale=roll.scale[known])
+
+    def _own_origins(self, origin: int) -> npt.NDArray[np.int64]:
+        """Earlier origins, as steps of the series, whose forecasts have met all that came up to this one."""
+        metadata: Metadata = self._engine.metadata
+        context = self._engine.context_length
+        steps = min(origin + 1, steps_useful(context, self.horizon))
+        needed = fewest_errors(max(self._levels)) if self._levels else 1
+        held = own_origins(
+            steps, context, self.horizon, metadata.season_length, needed, plenty=metadata.errors is not None
+        )
+        return np.asarray(held, dtype=np.int64) + origin + 1 - steps
+
+    def _past(
+        self, roll: Roll, steps: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The origins, what came after them, what was forecast, and the windows' scales."""
+        blocks = [
+            Block(roll.series, part, int(steps[0]), {}, roll.spread[:1])
+            for part in np.array_split(steps, 1 + len(steps) // 512)
+        ]
+        rolls = list(forecast(self._engine, blocks, self.horizon))
+        scales = [one.scale for one in rolls if one.scale is not None]
+        assert len(scales) == len(rolls), "a model tells the scale of every window, or of none"
+        parts = ([one.actual for one in rolls], [one.forecasts[MODEL] for one in rolls], scales)
+        actual, forecasts, scale = (np.concatenate(held).astype(np.float32) for held in parts)
+        return steps, actual, forecasts, scale
