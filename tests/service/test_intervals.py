@@ -219,7 +219,8 @@ def seasonal(random: np.random.Generator, steps: int) -> Values:
     """A season of twelve steps, and noise that grows and shrinks with the level."""
     level = 20 + 8 * np.sin(np.arange(steps) / 150)
     noise = random.normal(size=steps) * level / 10
-    return (level + 5 * np.sin(np.arange(steps) * 2 * np.pi / 12) + noise).astype(np.float32)
+    values: Values = (level + 5 * np.sin(np.arange(steps) * 2 * np.pi / 12) + noise).astype(np.float32)
+    return values
 
 
 def fading(windows: Values) -> Values:
