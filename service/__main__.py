@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 from typing import Final
 
@@ -27,17 +28,17 @@ def main() -> int:
     with TemporaryDirectory(prefix="leadtime-") as folder:
         # Workers are processes of their own, which read their settings from the environment.
         os.environ.setdefault(f"{PREFIX}METRICS", folder)
-        _serve(settings)
-    return 0
+        return _serve(settings)
 
 
-def _serve(settings: Settings) -> None:
-    import uvicorn  # only now: a wrong setting is told at once
+def _serve(settings: Settings) -> int:
+    from uvicorn import Config  # only now: a wrong setting is told at once
 
     from service.log import log_configuration
     from service.protocol import BoundedProtocol
+    from service.server import serve
 
-    uvicorn.run(
+    config = Config(
         "service.app:application_from_environment",
         factory=True,
         host=settings.host,
@@ -54,6 +55,9 @@ def _serve(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.drain_seconds,
     )
+    with suppress(KeyboardInterrupt):
+        return serve(config)
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ without them, in the same words; everything else is uvicorn's.
 import asyncio
 from asyncio import BaseTransport, TimerHandle, Transport
 from typing import Any, Final, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -50,12 +51,14 @@ class BoundedProtocol(HttpToolsProtocol):
     _waiting_since: float | None = None
     """When the wait for a request's head began; None while one is answered."""
     _watch: TimerHandle | None = None
+    _known: dict[bytes, "Head"]
     _exchange: "Exchange | None" = None
     """The last request that went the short way; others may have come behind it."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
+        self._known = _known.setdefault(self.app, {}) if isinstance(self.app, Shortcut) else {}
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -70,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on; a head that does not come to its end is refused."""
         if self._is_between_requests:
             end = data.find(_END_OF_HEAD, 0, _LONGEST_KNOWN) + len(_END_OF_HEAD)
-            known = _known.get(data[:end])
+            known = self._known.get(data[:end])
             if known is not None and len(data) == end + known.length:
                 self._waiting_since = None
                 self.cycle = self._exchange = Exchange(self, known)  # type: ignore[assignment]
@@ -104,9 +107,9 @@ class BoundedProtocol(HttpToolsProtocol):
         assert self._exchange is not None
         head = self._exchange.head
         if end >= len(_END_OF_HEAD) and len(data) == end + head.length:
-            if len(_known) >= _MOST_KNOWN:
-                _known.clear()
-            _known[data[:end]] = head
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[data[:end]] = head
 
     def on_message_begin(self) -> None:
         """Make room for a request's head; what uvicorn wants beside it follows where uvicorn takes over."""
@@ -208,8 +211,8 @@ class Head(NamedTuple):
     keep_alive: bool
 
 
-_known: Final[dict[bytes, Head]] = {}
-"""Heads by their bytes: a client says the same again and again, and need not be read anew each time."""
+_known: Final[WeakKeyDictionary[Shortcut, dict[bytes, Head]]] = WeakKeyDictionary()
+"""An application's heads by their bytes: a client says the same again and again, and need not be read anew."""
 
 
 class Exchange:

@@ -6,6 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -169,6 +173,51 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(service: Running) -> N
     assert done.returncode != 0
     assert "address already in use" in done.stderr.lower()
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_service_of_several_workers_does_not_share_the_port_of_the_first(models: Path, tmp_path: Path) -> None:
+    with running(models, tmp_path / "log", workers=2) as service:
+        done = subprocess.run(
+            [sys.executable, "-m", "service"],
+            cwd=ROOT,
+            env=environment(LEADTIME_PORT=str(service.port), LEADTIME_WORKERS="2"),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert "address already in use" in done.stderr.lower()
+
+
+def test_connections_that_are_opened_at_once_are_spread_over_the_workers(models: Path, tmp_path: Path) -> None:
+    counts = tmp_path / "counts"
+    body = b'{"window": [1, 2, 3]}'
+    request = b"POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with running(models, tmp_path / "log", workers=2, metrics=counts) as service, ExitStack() as stack:
+        address = ("127.0.0.1", service.port)
+        wait_for(lambda: listeners(service.port) == 2)
+        connections = [stack.enter_context(socket.create_connection(address, timeout=PATIENCE)) for _ in range(64)]
+        for connection in connections:
+            connection.sendall(request)
+        for connection in connections:
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        answered = [array("d", file.read_bytes()) for file in counts.glob("*.cells")]
+    # The first three numbers of a worker are not of its runs; any further one that is not 0 is.
+    assert all(any(cells[3:]) for cells in answered)
+
+
+def listeners(port: int) -> int:
+    """How many sockets of this machine listen on a port of IPv4."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_the_server_does_not_name_itself_and_keeps_connections(client: httpx.Client) -> None:
