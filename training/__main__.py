@@ -138,6 +138,7 @@ def backtest(
         list[Literal["ets", "theta", "arima"]] | None, Parameter(consume_multiple=True, negative="")
     ] = None,
     own_past: Annotated[bool, Parameter(negative="")] = False,
+    mase_season: int | None = None,
     basis: Literal["artifact", "window"] = "artifact",
     output: Path | None = None,
 ) -> None:
@@ -164,6 +165,7 @@ def backtest(
             which takes up to some seconds.
         own_past: Divide MASE and MSIS by the differences before each origin, as GIFT-Eval does, instead of those before
             the first one.
+        mase_season: Steps apart of the differences that MASE and MSIS divide by; the season when not given.
         basis: What intervals rest on: the errors in the model's file, or those of each window's own past, as far as
             all that lies before an origin has enough of them.
         output: Folder for a report, backtest.html, and all scores, backtest.csv.
@@ -190,6 +192,7 @@ def backtest(
         levels=tuple(levels) if levels else None,
         references=tuple(dict.fromkeys(references or ())),
         own_past=own_past,
+        mase_season=mase_season,
         basis=basis,
     )
     if (data is None) == (dataset is None):

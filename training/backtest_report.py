@@ -201,7 +201,7 @@ def _error_by_origin(axes: Axes, outcome: Outcome) -> None:
         errors = outcome.by_origin[method]
         axes.plot(places, errors, color=colour, linewidth=width, label=in_words(method), marker=marker, markersize=4)
     axes.set_ylim(bottom=0)
-    if one.times is not None:
+    if one.times is not None and len(origins) > 1:
         locator = AutoDateLocator(maxticks=5)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

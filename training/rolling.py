@@ -64,8 +64,9 @@ class Terms:
     """What is asked for; None stands for what is usual.
 
     `origins` are those of each series, its last ones, `stride` steps apart; without both they are those that `fit`
-    scores. `own_past`: MASE divides by what lies before each origin, instead of what lies before the first one. `basis`
-    says whose errors intervals rest on: the artifact's, or those of each window's own past where it is long enough.
+    scores. `own_past`: MASE divides by what lies before each origin, instead of what lies before the first one, over
+    differences `mase_season` steps apart, or else a season. `basis` says whose errors intervals rest on: the
+    artifact's, or those of each window's own past where it is long enough.
     """
 
     horizon: int | None = None
@@ -74,6 +75,7 @@ class Terms:
     levels: tuple[float, ...] | None = None
     references: tuple[str, ...] = ()
     own_past: bool = False
+    mase_season: int | None = None
     basis: Literal["artifact", "window"] = "artifact"
 
 
@@ -100,6 +102,7 @@ class Outcome:
     horizon: int
     season: int | None
     own_past: bool
+    mase_season: int | None
     origins: tuple[Origins, ...]
     points: Mapping[str, PointTally]
     intervals: IntervalTally | None
@@ -209,9 +212,7 @@ def run(
     panel = Panel(series, panel.features, panel.frequency, panel.season, panel.notes, panel.digest)
     season = panel.season
     if season is not None and min(int(held[0]) for held in origins) + 1 < season:
-        notes.append(
-            f"the first origins have no whole season of {season} steps behind them: it was left out of account"
-        )
+        notes.append(f"the first origins have no whole season of {season} steps behind them: none was assumed")
         season = None
     _note_fitted_part(engine.metadata, panel, origins, notes)
     intervals = _intervals(engine, terms, len(series), horizon, notes)
@@ -231,6 +232,7 @@ def run(
         horizon=horizon,
         season=season,
         own_past=terms.own_past,
+        mase_season=terms.mase_season or season,
         origins=tuple(origins),
         points=gathered.points,
         intervals=intervals.tally if intervals is not None and intervals.tally.points else None,
@@ -347,10 +349,11 @@ def _blocks(
         start = int(held[0])
         past = one.values[: start + 1]
         rules = _rules(past, season, horizon, terms.references, unfitted)
-        fixed = seasonal_spread(past, season)[None]
+        lag = terms.mase_season or season
+        fixed = seasonal_spread(past, lag)[None]
         for first in range(0, len(held), size):
             part = held[first : first + size]
-            spread = spread_before(one.values, part, season) if terms.own_past else fixed
+            spread = spread_before(one.values, part, lag) if terms.own_past else fixed
             yield Block(series=one, origins=part, start=start, rules=rules, spread=spread)
     progress(len(panel.series), len(panel.series))
 
@@ -490,9 +493,7 @@ def _note_fitted_part(metadata: Metadata, panel: Panel, origins: list[Origins], 
     ]
     seen = sum(int((held < end - 1).sum()) for held, end in zip(origins, fitted, strict=True))
     if seen:
-        notes.append(
-            f"{seen:,} of the origins lie before the test part of the training run: fitting has seen their data"
-        )
+        notes.append(f"{seen:,} origins lie before the test part of the training run: fitting has seen their data")
 
 
 def _intervals(engine: Engine, terms: Terms, series: int, horizon: int, notes: list[str]) -> _Intervals | None:
@@ -537,7 +538,13 @@ def check(terms: Terms) -> None:
     Raises:
         DataError: a number is below 1, or a level is none.
     """
-    for flag, value in (("--horizon", terms.horizon), ("--origins", terms.origins), ("--stride", terms.stride)):
+    numbers = {
+        "--horizon": terms.horizon,
+        "--origins": terms.origins,
+        "--stride": terms.stride,
+        "--mase-season": terms.mase_season,
+    }
+    for flag, value in numbers.items():
         if value is not None and value < 1:
             raise DataError(f"{flag}: must be at least 1")
     if any(not 0 < level < 100 for level in terms.levels or ()):

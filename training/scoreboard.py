@@ -134,7 +134,10 @@ def number(value: float | None) -> str:
 
 def share(value: float | None) -> str:
     """A share as a signed percentage."""
-    return "–" if value is None or not np.isfinite(value) else f"{100 * value:+.1f} %".replace("-", "−")
+    if value is None or not np.isfinite(value):
+        return "–"
+    percent = round(100 * value, 1)
+    return f"{percent:+.1f} %".replace("-", "−") if percent else "0.0 %"
 
 
 def _fixed(value: float | None) -> str:

@@ -21,7 +21,7 @@ from training.metrics import seasonal_spread
 from training.rolling import Outcome, Terms, check, read_for, run
 from training.table import Table
 
-_ERRORS = ErrorTable(origins=50, errors=((tuple(np.linspace(-3.0, 3.0, 50)),) * 24,))
+_ERRORS = ErrorTable(origins=50, errors=((tuple(np.linspace(-0.5, 0.5, 50)),) * 24,))
 
 
 def table_of(frame: pd.DataFrame) -> Table:
@@ -136,11 +136,14 @@ def test_mase_divides_by_what_lies_before_the_first_origin_or_before_each(tmp_pa
     engine = engine_of(tmp_path)
     asked = [Terms(origins=9, stride=5, horizon=4, own_past=past) for past in (False, True)]
     fixed, own = (outcome_of(engine, frame, terms) for terms in asked)
+    near = outcome_of(engine, frame, Terms(origins=9, stride=5, horizon=4, mase_season=1))
     (origins,) = fixed.origins
     errors = fixed.by_origin[MODEL]
     spreads = np.array([seasonal_spread(values[: origin + 1], 24)[0] for origin in origins])
     assert fixed.scores[MODEL].mase == pytest.approx(np.mean(errors / spreads[0]))
     assert own.scores[MODEL].mase == pytest.approx(np.mean(errors / spreads))
+    steps = seasonal_spread(values[: origins[0] + 1], 1)[0]
+    assert near.scores[MODEL].mase == pytest.approx(np.mean(errors / steps))
 
 
 def test_series_are_forecast_together_as_each_alone(tmp_path: Path) -> None:
@@ -310,9 +313,10 @@ def test_features_that_are_not_the_models_are_refused(target: Sequence[str], mes
         (Terms(horizon=0), "--horizon: must be at least 1"),
         (Terms(origins=0), "--origins: must be at least 1"),
         (Terms(stride=-1), "--stride: must be at least 1"),
+        (Terms(mase_season=0), "--mase-season: must be at least 1"),
         (Terms(levels=(80.0, 100.0)), "--levels: must be percentages between 0 and 100, such as 80 95"),
     ],
-    ids=["horizon", "origins", "stride", "levels"],
+    ids=["horizon", "origins", "stride", "season of MASE", "levels"],
 )
 def test_terms_that_cannot_be_are_refused(terms: Terms, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -347,7 +351,7 @@ def test_intervals_from_windows_own_pasts_rest_on_what_came_before_each_origin(t
 
 def test_origins_with_too_short_a_past_take_the_models_errors_where_there_are_any(tmp_path: Path) -> None:
     frame = pd.DataFrame({"x0": np.random.default_rng(0).normal(size=300)})
-    terms = Terms(origins=40, stride=5, horizon=4, levels=(80.0,), basis="window")
+    terms = Terms(origins=50, stride=5, horizon=4, levels=(80.0,), basis="window")
     outcome = outcome_of(engine_of(tmp_path, context=24, errors=_ERRORS), frame, terms)
     (note,) = [note for note in outcome.notes if note.startswith("intervals from")]
     assert "the others from the model's error table: " in note
