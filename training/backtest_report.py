@@ -174,6 +174,8 @@ def _skill_by_series(axes: Axes, outcome: Outcome) -> None:
     edges = np.sort(np.append(edges[np.abs(edges) > 1e-9], 0.0))  # a bar is of one side of zero
     counts, _ = np.histogram(known, edges)
     colours = np.where(edges[:-1] < 0, COLOURS[NAIVE], COLOURS[MODEL])
+    axes.set_axisbelow(True)
+    axes.set_ylim(0, 1.18 * max(1, counts.max()))
     axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=colours, edgecolor="white", linewidth=0.5)
     if len(known):
         middle = float(np.median(known))

@@ -458,7 +458,8 @@ def _placed(origins: list[Origins], stride: int, horizon: int) -> str:
     total = sum(len(held) for held in origins)
     of_each = f", at most {most} of each series" if len(origins) > 1 else ""
     apart = f", {stride} steps apart" if most > 1 and stride > 1 else ""
-    return f"{total:,} origins{of_each}{apart}, each scored over {horizon} steps"
+    count = "1 origin" if total == 1 else f"{total:,} origins"
+    return f"{count}{of_each}{apart}, each scored over {horizon} step{'s' * (horizon > 1)}"
 
 
 def _too_short(source: str, panel: Panel, short: list[Series], terms: Terms, horizon: int, least: int) -> str:
