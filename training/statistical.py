@@ -158,7 +158,7 @@ def arima(past: Column, season: int | None) -> ColumnRule:
     if not np.ptp(changing):
         raise ValueError("nothing is left to be estimated")
     p, q = min(_ORDERS, key=lambda order: _information(changing, *order))
-    fitted = SARIMAX(changing, order=(p, 0, q)).fit(disp=False, maxiter=50)
+    fitted = SARIMAX(changing, order=(p, 0, q)).fit(disp=False, maxiter=50, cov_type="none")
 
     def rule(values: Column, origins: Origins, horizon: int) -> npt.NDArray[np.float64]:
         apart = values if lag is None else values[lag:] - values[:-lag]
