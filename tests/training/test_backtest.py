@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from service.artifact import Scores
 from service.engine import Engine
 from tests.artifacts import Kind, write_artifact
-from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, backtest, seasonal_spread, smape, stride_of, verdict
+from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, backtest, smape, stride_of, verdict
 from training.data import Boundary, Panel, Series, Split
+from training.metrics import seasonal_spread
 
 
 def panel_of(*values: npt.NDArray[np.float64], season: int | None = None, dated: bool = False) -> Panel:
