@@ -386,7 +386,7 @@ def _stages(found: Mapping[str, Any]) -> str:
         "scheduling": "scheduling",
         "runtime": "onnxruntime, a run of sixteen rows, shared",
         "response": "the answer as JSON",
-        "total": "all of it",
+        "total": "all of it (before: without sockets)",
     }
     rows = [
         [text, *(f"{found[when][stage]:.1f}" if stage in found[when] else "–" for when in ("before", "after"))]
