@@ -249,6 +249,8 @@ class Exchange:
         protocol = self._protocol
         self._task = protocol.loop.create_task(self._run())
         protocol.tasks.add(self._task)
+        # Not at the end of `_run`, which a task that is cancelled before its first step never enters.
+        self._task.add_done_callback(protocol.tasks.discard)
 
     def give_up(self) -> None:
         """Stop working for a client that is gone."""
@@ -265,8 +267,6 @@ class Exchange:
             protocol.logger.error("Exception in ASGI application\n", exc_info=error)
             failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
             answered = Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
-        finally:
-            protocol.tasks.discard(self._task)
         if protocol.flow.write_paused and not self.disconnected:
             await protocol.flow.drain()
         if not self.disconnected:
