@@ -207,15 +207,6 @@ def test_connections_that_are_opened_at_once_are_spread_over_the_workers(models:
     assert all(any(cells[3:]) for cells in answered)
 
 
-def test_clients_that_hang_up_at_once_do_not_hold_up_the_stop(models: Path, tmp_path: Path) -> None:
-    request = b'POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Length: 21\r\n\r\n{"window": [1, 2, 3]}'
-    with running(models, tmp_path / "log", drain_seconds=3600) as service:
-        for _ in range(200):
-            with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE) as connection:
-                connection.sendall(request)
-        assert stop(service.process) == 0
-
-
 def listeners(port: int) -> int:
     """How many sockets of this machine listen on a port of IPv4."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
