@@ -45,6 +45,12 @@ class Data(_Section):
     )
     validation_share: Share = Field(default=0.1, description="Part of each series, before the test part.")
     test_share: Share = Field(default=0.1, description="Last part of each series, scored once, never fitted on.")
+    validation_steps: Positive | None = Field(
+        default=None, description="The validation part in steps, the same for every series, in place of its share."
+    )
+    test_steps: Positive | None = Field(
+        default=None, description="The test part in steps, the same for every series, in place of its share."
+    )
 
 
 class Convolution(_Section):
@@ -101,10 +107,15 @@ class Network(_Section):
     context_length: int = Field(
         default=192, ge=1, le=LONGEST_CONTEXT, description="Steps of history that the network is given."
     )
-    scaling: Literal["window", "none"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+    transform: Literal["none", "log"] = Field(
+        default="none",
+        description="`log`: fitted on and forecast in logarithms, of series that are above zero throughout.",
+    )
+    scaling: Literal["window", "season", "none"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default="window",
-        description="`window`: by each window's own level and spread; `none`: raw values; a number: values are divided "
-        "by it, and forecasts multiplied.",
+        description="`window`: by each window's own level and spread; `season`: by the level of its last season, and by "
+        "how much it differs from one season to the next; `none`: raw values; a number: values are divided by it, and "
+        "forecasts multiplied.",
     )
     lags: tuple[Annotated[int, Field(ge=2)], ...] | Literal["season", "found"] = Field(
         default="season",
@@ -144,6 +155,11 @@ class Network(_Section):
             raise _contradiction("network.horizon", "goes with network.output = 'horizon' alone: leave it away")
         if self.output != "horizon" and self.decoder:
             raise _contradiction("network.decoder", "goes with network.output = 'horizon' alone: leave it away")
+        if self.scaling == "season" and (self.lags == "found" or not self.lags):
+            raise _contradiction(
+                "network.scaling",
+                "'season' goes with network.lags of 'season' or a list of lengths, the first of which is the season",
+            )
         if self.lags == "found" and self.head == "plain":
             raise _contradiction(
                 "network.lags",

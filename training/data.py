@@ -104,7 +104,9 @@ def read_panel(table: Table, config: Config) -> Panel:
         notes.append(
             f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
         )
-    return _panel(table, config.data, read, _long_enough(table.source, read.series, season, config, notes))
+    panel = _panel(table, config.data, read, _long_enough(table.source, read.series, season, config, notes))
+    _refuse_what_cannot_be_scaled(table.source, panel, config)
+    return panel
 
 
 def read_any_length(table: Table, data: Data) -> Panel:
@@ -177,7 +179,8 @@ def suited(config: Config, rows: int, season: int | None) -> Config:
 def split(panel: Panel, config: Config) -> Split:
     """Split each series by time: its last `test_share` is the test part, `validation_share` before that validation.
 
-    Each of the two has at least horizon + 1 steps; training has the rest, longer than the context and one horizon.
+    Each of the two has at least horizon + 1 steps, or as many as are asked for and a horizon; training has the rest,
+    longer than the context and one horizon.
 
     Raises:
         DataError: a series is too short for that.
@@ -205,10 +208,16 @@ def _horizon(season: int | None, config: Config) -> int:
 
 def _part_lengths(rows: int, ahead: int, config: Config) -> tuple[int, int]:
     """Steps of the test part and of the validation part."""
-    test, validation = (
-        max(round(rows * share), ahead + 1) for share in (config.data.test_share, config.data.validation_share)
+    data = config.data
+    return (
+        part_length(rows, ahead, data.test_share, data.test_steps),
+        part_length(rows, ahead, data.validation_share, data.validation_steps),
     )
-    return test, validation
+
+
+def part_length(rows: int, ahead: int, share: float, steps: int | None) -> int:
+    """Steps of a part that is held out: as many as are asked for and at least one horizon, else a share of the rows."""
+    return max(round(rows * share), ahead + 1) if steps is None else max(steps, ahead)
 
 
 def _refuse_wide(table: Table, data: Data) -> None:
@@ -403,6 +412,23 @@ def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str
             f"{source}: {', '.join(constant[:_NAMED])}{more}: constant, the value never changes and there is nothing "
             f"to learn; leave it out"
         )
+
+
+def _refuse_what_cannot_be_scaled(source: str, panel: Panel, config: Config) -> None:
+    network = config.network
+    if network.scaling == "season" and network.lags == "season" and panel.season is None:
+        raise DataError(
+            f"{source}: network.scaling = 'season' needs a season, and none is known: name it with --season"
+        )
+    if network.transform == "log":
+        for one in panel.series:
+            for feature, column in zip(panel.features, one.values.T, strict=True):
+                if (low := float(column.min())) <= 0:
+                    place = f" of series {one.name!r}" if len(panel.series) > 1 else ""
+                    raise DataError(
+                        f"{source}: column {feature!r}{place} goes down to {low:g}, and network.transform = 'log' "
+                        f"needs values above zero throughout: leave the key away, or the series out"
+                    )
 
 
 def _count(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:

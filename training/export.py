@@ -81,13 +81,16 @@ def check_parity(network: Forecaster, engine: Engine) -> None:
         values = _example(rng, batch, length + _DECODED, network.features)
         place = f"batch {batch}, window {length}"
         step = _check_window(network, engine, values[:, :length], place)
+        inner = network.inward(values)
         if network.direct or step.next_state is None:
-            fitted = np.asarray(network.ahead(values[:, :length])[0])
+            fitted = np.asarray(network.outward(network.ahead(inner[:, :length])[0]))
             _check_iterated(engine, fitted if engine.state_size else fitted[:, :1], step, place)
         else:
-            along, rolled, _ = network.sequence(values, length, free=_DECODED)
-            _check_observed(engine, values[:, length:], np.asarray(along)[:, length - 1 :], step, place)
-            _check_iterated(engine, np.asarray(rolled), step, place)
+            along, rolled, _ = network.sequence(inner, length, free=_DECODED)
+            _check_observed(
+                engine, values[:, length:], np.asarray(network.outward(along))[:, length - 1 :], step, place
+            )
+            _check_iterated(engine, np.asarray(network.outward(rolled)), step, place)
 
 
 def _check_window(network: Forecaster, engine: Engine, window: Values, place: str) -> Step:

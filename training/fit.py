@@ -194,6 +194,7 @@ class _Run:
         self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any = None, training: bool = False
     ) -> Any:
         """The mean loss of a batch: of what the network's output forecasts, in units of each window's scale."""
+        values = self.network.inward(values)
         if self.network.network.output == "sequence":
             return self._loss_along(values, context, free, context_weight, lengths, training)
         ahead = values[:, context : context + free]
@@ -235,7 +236,7 @@ class _Run:
     def _error(self, errors: Any) -> Any:
         """The loss of scaled errors, actual minus forecast."""
         fitting = self.fitting
-        if self.network.network.scaling == "window":
+        if self.network.network.scaling in ("window", "season"):
             errors = tf.clip_by_value(errors, -_ERROR_LIMIT, _ERROR_LIMIT)
         if fitting.quantile is not None:  # the pinball loss alone has one
             return tf.maximum(fitting.quantile * errors, (fitting.quantile - 1.0) * errors)

@@ -36,6 +36,8 @@ LONGEST_FOUND: Final = 168  # a week of hours: the longest season looked for in 
 FOUND_LAGS: Final = 2
 _INPUT_LIMIT: Final = 10.0
 _TINY: Final = 1e-6
+_LEAST: Final = 1e-30  # what a value at or below zero counts as where logarithms are taken
+_LARGEST_LOGARITHM: Final = 88.0  # of what a 32-bit float can hold
 _NORMALISATIONS: Final = {"layer": layers.LayerNormalization, "batch": layers.BatchNormalization}
 
 Operations = TensorFlow | Recorder
@@ -153,13 +155,27 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             "horizon": self.horizon,
         }
 
+    def inward(self, values: Any, ops: Operations | None = None) -> Any:
+        """Values in raw units as the units that the network is fitted in: the same, or their logarithms."""
+        if self.network.transform == "none":
+            return values
+        ops = ops or TensorFlow()
+        return ops.log(ops.maximum(values, _LEAST))
+
+    def outward(self, values: Any, ops: Operations | None = None) -> Any:
+        """The opposite of `inward`."""
+        if self.network.transform == "none":
+            return values
+        ops = ops or TensorFlow()
+        return ops.exp(ops.clip(values, -_LARGEST_LOGARITHM, _LARGEST_LOGARITHM))
+
     def sequence(
         self, values: Any, context: Any, *, free: Any = None, lengths: Any = None, training: bool = False
     ) -> tuple[Any, Any | None, Any]:
         """Forecast the next step at every step, for training: the window's measure is taken from its context alone.
 
         Args:
-            values: (batch, time, features), raw units; time is at least `context`.
+            values: (batch, time, features), as `inward` gives them; time is at least `context`.
             context: leading steps that level, spread and found seasons are taken from.
             free: steps to forecast iteratively beyond the context, each forecast being fed back; None for none.
             lengths: (batch,) how many of the context's steps are real, the last ones; None for all.
@@ -183,7 +199,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         return forecasts, _batch_first(self._roll(known[-1:], carried, free) + level), scale
 
     def ahead(self, values: Any, *, steps: Any = None, lengths: Any = None, training: bool = False) -> tuple[Any, Any]:
-        """Forecast what follows windows (batch, time, features) in raw units, from their ends alone.
+        """Forecast what follows windows (batch, time, features), given as `inward` does, from their ends alone.
 
         Args:
             values: the windows, all of them context.
@@ -212,7 +228,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         `ops` are the operations that it is computed, or recorded, in; TensorFlow's if not given.
         """
         ops = ops or TensorFlow()
-        values = ops.transpose(values, (1, 0, 2))
+        raw = ops.transpose(values, (1, 0, 2))
+        values = self.inward(raw, ops)
         if state is None:
             carried = self._begin(ops, values)
             known = queue = None
@@ -221,10 +238,13 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         location = carried.measure.location
         reading, carried = self._read(ops, values - location, carried)
         if self.direct:
-            forecast, queue = self._handed_out(ops, ops.steps(values, -1, None), reading, carried, queue)
+            forecast, queue = self._handed_out(ops, ops.steps(raw, -1, None), reading, carried, queue)
         else:
-            forecast = self._next(ops, reading, carried.measure, at_end=True) + location
-        scale = ops.squeeze(carried.measure.scale, 0)
+            forecast = self.outward(self._next(ops, reading, carried.measure, at_end=True) + location, ops)
+        scale = carried.measure.scale
+        if self.network.transform == "log":
+            scale = scale * self.outward(location, ops)  # how far off a forecast is in raw units, at the window's level
+        scale = ops.squeeze(scale, 0)
         if known is None:
             return ops.squeeze(forecast, 0), None, scale
         row = [ops.maximum(known, 1.0), *(queue or ()), *self._packed(ops, carried)]
@@ -313,7 +333,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         return beyond, TensorFlow(training=training, mask=mask), tf.concat([filled, values[context:]], axis=0)
 
     def _begin(self, ops: Operations, values: Any) -> Carried:
-        """What a window of values (time, batch, features), raw units, begins with."""
+        """What a window of values (time, batch, features) begins with."""
         measure = self._measure(ops, values)
         first = ops.steps(values, None, 1) - measure.location
         periods = self._find(ops, values, measure) if self.found else None
@@ -371,23 +391,28 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 
     def _measure(self, ops: Operations, values: Any) -> Measure:
         """Level, spread and step size of each window; never zero, never overflowing for values of any size."""
-        if self.network.scaling != "window":
+        if self.network.scaling not in ("window", "season"):
             zeros = ops.steps(values, None, 1) * 0.0
             size = zeros + (1.0 if self.network.scaling == "none" else float(self.network.scaling))
             return Measure(zeros, size, size, zeros, size)
         magnitude = ops.max(ops.abs(values), 0)
         magnitude = ops.where(magnitude > 1e-30, magnitude, 1.0)
         small = values / magnitude  # squares of it stay in range
-
-        def mean(x: Any) -> Any:
-            return ops.mean(x, 0) if ops.mask is None else ops.sum(x * ops.mask, 0) / ops.sum(ops.mask, 0)
-
-        location = mean(small)
+        location = _mean(ops, small, ops.mask)
         deviation = small - location
-        spread = ops.sqrt(mean(deviation * deviation)) + _TINY
+        spread = ops.sqrt(_mean(ops, deviation * deviation, ops.mask)) + _TINY
+        lag = 1
+        if self.network.scaling == "season":
+            lag = self.lags[0]
+            mask = None if ops.mask is None else ops.steps(ops.mask, -lag, None)
+            location = _mean(ops, ops.steps(small, -lag, None), mask)
         # The sum over steps instead of the mean of differences keeps one step (decode) free of a division by zero.
-        steps = ops.steps(small, 1, None) - ops.steps(small, None, -1)
-        count = ops.length(steps) if ops.mask is None else ops.sum(ops.mask, 0) - 1.0
+        steps = ops.steps(small, lag, None) - ops.steps(small, None, -lag)
+        if ops.mask is None:
+            count = ops.length(steps)
+        else:
+            both = ops.steps(ops.mask, lag, None) * ops.steps(ops.mask, None, -lag)
+            steps, count = steps * both, ops.sum(both, 0)
         change = ops.sum_of_sizes(steps, 0) / ops.maximum(count, 1.0)
         change = ops.maximum(change, spread * 0.02)
         ratio, scale = ops.log(spread / change), ops.sqrt(spread * change)
@@ -562,7 +587,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         """
 
         def afresh() -> Any:
-            return self._row(ops, self._unfold(ops, reading, carried) + carried.measure.location, self.horizon)
+            ahead = self._unfold(ops, reading, carried) + carried.measure.location
+            return self._row(ops, self.outward(ahead, ops), self.horizon)
 
         widths = [self.features, *([self.features * (self.horizon - 1)] if self.horizon > 1 else [])]
         if queue is None:
@@ -603,6 +629,11 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             both = ops.taken(history, self.memory - period + steps)
             seasons.append((ops.steps(both, 1, None), ops.steps(both, None, -1)))
         return seasons
+
+
+def _mean(ops: Operations, x: Any, mask: Any) -> Any:
+    """The mean over steps, those that a mask leaves out left out."""
+    return ops.mean(x, 0) if mask is None else ops.sum(x * mask, 0) / ops.sum(mask, 0)
 
 
 def _batch_first(sequence: Any) -> Any:

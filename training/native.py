@@ -83,6 +83,7 @@ class Recorder:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._scopes: list[list[onnx.NodeProto]] = [[]]
+        self._recorded: list[dict[tuple[bytes, int], list[Symbol]]] = [{}]  # what the nodes of each scope give
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._count = 0
 
@@ -176,6 +177,9 @@ class Recorder:
     def log(self, x: Any) -> Any:
         return self.node("Log", x)
 
+    def exp(self, x: Any) -> Any:
+        return self.node("Exp", x)
+
     def softmax(self, x: Any) -> Any:
         return self.node("Softmax", x, axis=-1)
 
@@ -190,6 +194,11 @@ class Recorder:
 
     def mean(self, x: Any, axis: int) -> Any:
         return self.node("ReduceMean", x, np.array([axis]))
+
+    def median(self, x: Any, count: int) -> Any:
+        """From the larger half, sorted: its last, or the mean of its last two where the count is even."""
+        larger = self._nodes("TopK", [x, np.array([count // 2 + 1])], 2, {"axis": 0})[0]
+        return self.mean(self.steps(larger, -2, None), 0) if count % 2 == 0 else self.steps(larger, -1, None)
 
     def argmax(self, x: Any) -> Any:
         return self.node("Cast", self.node("ArgMax", x, axis=-1), to=TensorProto.FLOAT)
@@ -257,15 +266,24 @@ class Recorder:
         return sequence, self.reshape(self.transpose(after[0], (1, 0, 2)), (1, -1, both)), []
 
     def _nodes(self, operator: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> list[Symbol]:
+        """Record a node, unless one that computes the same has been, here or around this branch."""
         names = [self._named(held) for held in inputs]
+        made = helper.make_node(operator, names, [], **attributes)
+        key = (made.SerializeToString(deterministic=True), outputs)
+        for recorded in self._recorded:
+            if key in recorded:
+                return recorded[key]
         found = [Symbol(self, self._fresh(operator)) for _ in range(outputs)]
-        made = helper.make_node(operator, names, [symbol.name for symbol in found], **attributes)
+        made.output.extend(symbol.name for symbol in found)
         self._scopes[-1].append(made)
+        self._recorded[-1][key] = found
         return found
 
     def _branch(self, name: str, body: Callable[[], Any]) -> onnx.GraphProto:
         self._scopes.append([])
+        self._recorded.append({})
         result = self.node("Identity", body())
+        self._recorded.pop()
         nodes = _renamed(_needed(self._scopes.pop(), {result.name}), {result.name})
         output = helper.make_tensor_value_info(result.name, TensorProto.FLOAT, None)
         return helper.make_graph(nodes, name, [], [output])

@@ -98,6 +98,9 @@ class TensorFlow:
     def log(self, x: Any) -> Any:
         return tf.math.log(x)
 
+    def exp(self, x: Any) -> Any:
+        return tf.exp(x)
+
     def softmax(self, x: Any) -> Any:
         return tf.nn.softmax(x, axis=-1)
 
@@ -112,6 +115,11 @@ class TensorFlow:
 
     def mean(self, x: Any, axis: int) -> Any:
         return tf.reduce_mean(x, axis, keepdims=True)
+
+    def median(self, x: Any, count: int) -> Any:
+        """The median over the first axis, which has `count` steps."""
+        middle = tf.sort(x, axis=0)[(count - 1) // 2 : count // 2 + 1]
+        return self.mean(middle, 0)
 
     def argmax(self, x: Any) -> Any:
         """The place of the largest number of the last axis, as a float."""

@@ -37,7 +37,7 @@ from training.baselines import (
     naive2,
 )
 from training.config import Data
-from training.data import Panel, Series, read_any_length
+from training.data import Panel, Series, part_length, read_any_length
 from training.errors import DataError
 from training.metrics import owa, seasonal_spread, spread_before
 from training.table import Table
@@ -407,11 +407,17 @@ def _horizon(metadata: Metadata, season: int | None) -> int:
 
 
 def _test_steps(metadata: Metadata, rows: int, horizon: int) -> int:
-    """Steps of the test part of a series, with the share that the model was fitted with."""
-    data = metadata.training.configuration.get("data")
-    share = data.get("test_share") if isinstance(data, dict) else None
+    """Steps of the test part of a series, as the model was fitted with."""
+    told = metadata.training.configuration.get("data")
+    data = told if isinstance(told, dict) else {}
+    share, steps = data.get("test_share"), data.get("test_steps")
     usual = Data.model_fields["test_share"].default
-    return max(round(rows * (share if isinstance(share, float) and 0 < share < 0.5 else usual)), horizon + 1)
+    return part_length(
+        rows,
+        horizon,
+        share if isinstance(share, float) and 0 < share < 0.5 else usual,
+        steps if isinstance(steps, int) and steps > 0 else None,
+    )
 
 
 def _origins(

@@ -44,6 +44,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "seasons found, the horizon": {"lags": "found", "output": "horizon"},
     "two seasons, the horizon": {"lags": [3, 5], "output": "horizon"},
     "a state that is not carried": {"carry": False},
+    "logarithms": {"transform": "log", "lags": [3]},
+    "logarithms, the horizon": {"transform": "log", "output": "horizon"},
+    "logarithms, bidirectional": {"transform": "log", "bidirectional": True, "output": "vector"},
+    "scaled by the season": {"scaling": "season", "lags": [3, 4]},
+    "scaled by the season, in logarithms": {"scaling": "season", "lags": [2], "transform": "log", "cell": "gru"},
 }
 
 

@@ -38,7 +38,18 @@ BAD: dict[str, tuple[str, str]] = {
         "[network.convolution]\nfilters = 4\nkernel = 1",
         "network.convolution.kernel: Input should be greater than or equal to 2",
     ),
-    "a scaling of nothing": ("[network]\nscaling = 0", "network.scaling: Input should be 'window' or 'none'; or Input"),
+    "a scaling of nothing": (
+        "[network]\nscaling = 0",
+        "network.scaling: Input should be 'window', 'season' or 'none'; or Input",
+    ),
+    "a scaling by a season that is looked for": (
+        '[network]\nscaling = "season"\nlags = "found"',
+        "network.scaling: 'season' goes with network.lags of 'season' or a list",
+    ),
+    "a test part of no steps": (
+        "[data]\ntest_steps = 0",
+        "data.test_steps: Input should be greater than or equal to 1",
+    ),
     "lags in words": ('[network]\nlags = "week"', "network.lags: Input should be a valid tuple; or Input should be"),
     "a loss that there is not": ('[fitting]\nloss = "rmse"', "fitting.loss: Input should be 'huber', 'mae', 'mse' or"),
     "an optimiser that there is not": ('[fitting]\noptimiser = "lion"', "fitting.optimiser: Input should be 'adam' or"),

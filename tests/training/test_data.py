@@ -258,3 +258,42 @@ def test_a_context_that_was_asked_for_stays() -> None:
     config = Config(network=Network(context_length=192))
 
     assert suited(config, 144, 12) is config
+
+
+def test_parts_counted_in_steps_are_the_same_for_every_series_whatever_its_length() -> None:
+    longer = hourly(700, 1).assign(site="longer")
+    frame = pd.concat([hourly(600).assign(site="shorter"), longer], ignore_index=True)
+    config = Config(
+        data=Data(target=("load",), series="site", horizon=48, test_steps=48, validation_steps=96),
+        network=Network(context_length=48),
+    )
+
+    parts = split(read_panel(as_table(frame), config), config)
+
+    assert parts.boundaries == ((600 - 144, 600 - 48), (700 - 144, 700 - 48))
+
+
+def test_a_part_in_steps_has_room_for_a_horizon() -> None:
+    config = Config(data=Data(horizon=24, test_steps=3), network=Network(context_length=48))
+
+    (part,) = split(read_panel(as_table(hourly()), config), config).boundaries
+
+    assert part.validation_end == 600 - 24
+
+
+def test_logarithms_are_refused_for_series_that_are_not_above_zero_throughout() -> None:
+    config = Config(network=Network(context_length=48, transform="log"))
+    frame = hourly()
+    frame.loc[7, "load"] = 0.0
+
+    read_panel(as_table(hourly()), config)
+    with pytest.raises(DataError, match=r"column 'load' goes down to 0, and network\.transform = 'log' needs"):
+        read_panel(as_table(frame), config)
+
+
+def test_a_scaling_by_the_season_is_refused_where_none_is_known() -> None:
+    config = Config(network=Network(context_length=48, scaling="season"))
+    counted = pd.DataFrame({"load": values(600)})
+
+    with pytest.raises(DataError, match=r"network\.scaling = 'season' needs a season, and none is known"):
+        read_panel(as_table(counted), config)

@@ -257,3 +257,39 @@ def test_a_network_is_saved_and_loaded_by_keras(given: dict[str, Any], tmp_path:
     assert isinstance(again, Forecaster)
     values = wave(30, 6).astype(np.float32)
     np.testing.assert_array_equal(np.asarray(again.ahead(values)[0]), np.asarray(network.ahead(values)[0]))
+
+
+def test_a_network_in_logarithms_gives_a_grown_series_the_forecast_grown_as_much() -> None:
+    keras.utils.set_random_seed(0)
+    network = Forecaster.from_network(Network(layers=(4,), transform="log", scaling="season"), features=1, season=6)
+    for weight in network.trainable_weights:
+        weight.assign_add(0.3 * np.random.default_rng(0).standard_normal(weight.shape))
+    values = (20 + wave(30, 6)).astype(np.float32)
+    fresh = np.zeros((len(values), network.state_size), np.float32)
+
+    forecast, _, scale = network.step(values, fresh)
+    grown, _, wider = network.step(values * 1000, fresh)
+
+    np.testing.assert_allclose(np.asarray(grown), 1000 * np.asarray(forecast), rtol=1e-3)
+    np.testing.assert_allclose(np.asarray(wider), 1000 * np.asarray(scale), rtol=1e-3)
+
+
+def test_values_at_or_below_zero_give_a_network_in_logarithms_no_infinities() -> None:
+    network = Forecaster.from_network(Network(layers=(4,), transform="log"), features=1, season=None)
+    values = np.array([[[3.0], [0.0], [-2.0], [5.0]]], np.float32)
+
+    forecast, _, scale = network.step(values, np.zeros((1, network.state_size), np.float32))
+
+    assert np.isfinite(forecast).all()
+    assert np.isfinite(scale).all()
+
+
+def test_a_scale_by_the_season_is_that_of_changes_from_season_to_season() -> None:
+    network = Forecaster.from_network(Network(layers=(4,), scaling="season"), features=1, season=6)
+    values = wave(30, 6, noise=0.0).astype(np.float32)
+    drifting = values + 0.5 * np.arange(values.shape[1], dtype=np.float32)[:, None] / 6
+
+    _, scale = network.ahead(drifting)
+
+    spread = drifting.std(axis=1)
+    np.testing.assert_allclose(np.asarray(scale), np.sqrt(spread * 0.5), rtol=1e-3)
