@@ -13,6 +13,7 @@ from training.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=0.5)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Cell = Literal["lstm", "gru", "rnn", "peephole_lstm"]
 Output = Literal["sequence", "vector", "horizon"]
@@ -182,7 +183,9 @@ class Fitting(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="Of optimiser `sgd`; 0.9 where not given."
     )
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: Rate | Literal["auto"] = Field(
+        default=2e-3, description="The highest that is reached; `auto`: what a sweep of rates over the data suggests."
+    )
     clip_norm: float = Field(default=1.0, ge=0, description="Largest global norm of a gradient; 0 = any.")
     clip_value: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Largest size of each number of a gradient, with clip_norm = 0; any where not given."
@@ -200,6 +203,11 @@ class Fitting(_Section):
     )
     warm_up: int = Field(default=100, ge=0, description="Batches over which the learning rate rises to its value.")
 
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number; ValueError for `auto`, which the sweep has to replace first."""
+        return float(self.learning_rate)
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.loss == "pinball" and self.quantile is None:
@@ -215,6 +223,32 @@ class Fitting(_Section):
         return self
 
 
+class Tuning(_Section):
+    """Among which networks and ways of fitting `tune` looks for the best; `fit` takes no notice of it."""
+
+    width: tuple[Positive, ...] = Field(default=(32, 64, 128), min_length=1, description="Units of every layer.")
+    depth: tuple[Positive, ...] = Field(default=(1, 2, 3), min_length=1, description="Numbers of layers.")
+    context_length: tuple[Annotated[int, Field(ge=1, le=LONGEST_CONTEXT)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Where not given: that of the network, half of it, and twice it, as far as the series are long "
+        "enough.",
+    )
+    learning_rate: tuple[Rate, Rate] = Field(default=(3e-4, 1e-2), description="The lowest and the highest.")
+    loss: tuple[Literal["huber", "mae", "mse"], ...] | None = Field(
+        default=None, min_length=1, description="Where not given: all three; with fitting.loss `pinball` that alone."
+    )
+    cell: tuple[Cell, ...] | None = Field(
+        default=None, min_length=1, description="Where not given: that of the network alone."
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.learning_rate[0] > self.learning_rate[1]:
+            raise _contradiction("tune.learning_rate", "the first number is the lowest rate, the second the highest")
+        return self
+
+
 class Config(_Section):
     """Everything that decides what a training run produces."""
 
@@ -224,9 +258,14 @@ class Config(_Section):
     data: Data = Data()
     network: Network = Network()
     fitting: Fitting = Fitting()
+    tune: Tuning = Field(default=Tuning(), exclude=True)  # no part of what a run produces
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.fitting.loss == "pinball" and self.tune.loss is not None:
+            raise _contradiction(
+                "tune.loss", "with fitting.loss = 'pinball' a quantile is fitted, and no other loss does: leave it away"
+            )
         if self.network.output == "vector" and self.network.carry and not self.fitting.iterated:
             raise _contradiction(
                 "network.carry",

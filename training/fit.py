@@ -1,7 +1,7 @@
 """Fitting a network to batches of windows: the loss, the epochs, early stopping, interruption and resumption."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -96,10 +96,10 @@ def fit_network(
         progress: is told of each batch and epoch.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
-        fitting.learning_rate / 10,
+        fitting.rate / 10,
         decay_steps=max(fitting.epochs * steps_per_epoch - fitting.warm_up, 1),
         alpha=0.1,
-        warmup_target=fitting.learning_rate,
+        warmup_target=fitting.rate,
         warmup_steps=fitting.warm_up,
     )
     optimizer = _optimizer(fitting, schedule)
@@ -119,6 +119,21 @@ def fit_network(
         progress.epoch(number + 1, fitting.epochs, training, run.history.validation[-1])
     network.set_weights(run.best)
     return Fitted(network, run.history, resumed_at)
+
+
+def losses_by_rate(
+    network: Forecaster, batches: Sequence[Batch], fitting: Fitting, rates: Iterable[float]
+) -> Iterator[float]:
+    """Fit a network to the same batches again and again, each time at the next rate, and give their mean losses.
+
+    A batch's loss is that before the step which it takes. A rate is not tried before its loss is asked for.
+    """
+    optimizer = _optimizer(fitting, 1.0)
+    optimizer.build(network.trainable_variables)
+    run = _Run(network, optimizer, fitting)
+    for rate in rates:
+        optimizer.learning_rate.assign(rate)
+        yield float(np.mean([float(run.learn(batch)) for batch in batches]))
 
 
 def _optimizer(fitting: Fitting, schedule: Any) -> keras.optimizers.Optimizer:
