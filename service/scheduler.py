@@ -8,7 +8,9 @@ Who goes first:
 - models take turns, and in each model prefill and decode take turns;
 - windows of one length are prefilled together, first come, first served, and lengths take turns;
 - of long windows fewer run together, for every row of them holds the loop up and speeds nothing up;
-- a request has at most one batch of windows under way, so one with a thousand windows leaves room for the others;
+- a request that still has windows to prefill and room for them is not decoded meanwhile, for its windows then decode
+  together, unless others decode beside it;
+- a request has at most one batch of windows under way, so one with ten thousand leaves room for the others;
 - where more rows decode than one batch holds, the batches take turns.
 
 A one-step forecast therefore waits for a turn or two, however long the others are.
@@ -85,14 +87,14 @@ class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
     def __init__(
-        self, *, max_batch: int = 256, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
+        self, *, max_batch: int = 1024, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
     ) -> None:
         """Run at most `max_batch` rows together, and on the loop only what takes up to `inline_seconds`."""
         metrics = metrics or Metrics(None)
         self._windows = metrics.gauge(WINDOWS_UNDER_WAY)
         self._cancelled = metrics.counter(REQUESTS_GIVEN_UP, reason="cancelled")
         self._expired = metrics.counter(REQUESTS_GIVEN_UP, reason="expired")
-        self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128, 256))
+        self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024))
         self._max_batch = max_batch
         self._inline_seconds = inline_seconds
         self._lanes: dict[int, _Lane] = {}
@@ -480,7 +482,7 @@ class _Lane:
         """The batch whose turn it is, if there is any."""
         if self.disturbed:
             self._sweep()
-        self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding)
+        self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding_is_urgent)
         if not self._prefilled_last:
             return self._next_decoded() if self._decoding else None
         groups = self._next_groups()
@@ -522,6 +524,11 @@ class _Lane:
             self._fail_groups(batch.groups, error)
         elif batch.groups:
             self._decoding.append(batch)
+
+    @property
+    def _decoding_is_urgent(self) -> bool:
+        """Whether some of what decodes belongs to a request that waits for nothing else."""
+        return any(not group.request.waiting for batch in self._decoding for group in batch.groups)
 
     def _admit(self, request: _Request) -> None:
         """Put a request in the queue of its next windows' length, if it has any and not too many under way."""

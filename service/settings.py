@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     max_windows: int = Field(default=16_384, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
     max_horizon: int = Field(default=1000, ge=1, le=100_000, description="Most steps forecast ahead.")
-    max_batch: int = Field(default=256, ge=1, le=4096, description="Most sequences that the model runs at once.")
+    max_batch: int = Field(default=1024, ge=1, le=4096, description="Most sequences that the model runs at once.")
     request_seconds: float = Field(
         default=60.0,
         gt=0,

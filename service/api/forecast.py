@@ -184,15 +184,11 @@ def _encode(
 ) -> bytes:
     """The answer as JSON, written once; 32-bit floats become their shortest decimal that reads back the same."""
     if times is None and beside is None:
-        # Put together by hand, which for a single window takes half the time; a model's name needs no escapes.
-        listed = [
-            orjson.dumps(values if rows else values.reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
-            for values, rows in zip(forecasts, as_rows, strict=True)
-        ]
+        # Put together by hand, which takes half the time; a model's name needs no escapes.
         head = b'{"model":"%b","version":"%b","horizon":%d,"forecasts":[{"values":'
         return b"%b%b}]}" % (
             head % (model.name.encode(), model.version.encode(), horizon),
-            b'},{"values":'.join(listed),
+            b'},{"values":'.join(_listed(forecasts, as_rows)),
         )
     entries: list[dict[str, object]] = [
         {"values": values if rows else values.reshape(-1)} for values, rows in zip(forecasts, as_rows, strict=True)
@@ -203,3 +199,15 @@ def _encode(
         entry |= more
     answer = {"model": model.name, "version": model.version, "horizon": horizon, "forecasts": entries}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _listed(forecasts: Values, as_rows: Sequence[bool]) -> list[bytes]:
+    """Each forecast as a JSON list, of numbers or of rows."""
+    if len(as_rows) > 1 and not any(as_rows):
+        # All of them at once, and then cut apart: a call for each takes as long as its numbers do.
+        together = orjson.dumps(forecasts.reshape(len(forecasts), -1), option=orjson.OPT_SERIALIZE_NUMPY)
+        return [b"[%b]" % numbers for numbers in together[2:-2].split(b"],[")]
+    return [
+        orjson.dumps(values if rows else values.reshape(-1), option=orjson.OPT_SERIALIZE_NUMPY)
+        for values, rows in zip(forecasts, as_rows, strict=True)
+    ]

@@ -364,9 +364,7 @@ def test_windows_of_different_lengths_decode_together_once_they_are_prefilled(mo
         await inline().forecast(model, [line(3), line(5), line(3)], 10)
 
     run(work)
-    assert model.shapes[:2] == [(2, 3, 1), (2, 1, 1)]
-    assert model.shapes[2] == (1, 5, 1)
-    assert model.shapes[3:] == [(3, 1, 1)] * 8 + [(1, 1, 1)]
+    assert model.shapes == [(2, 3, 1), (1, 5, 1)] + [(3, 1, 1)] * 9
 
 
 def test_windows_that_are_slid_are_run_together_where_their_lengths_are_equal(engines: Engines) -> None:
@@ -495,6 +493,22 @@ def test_a_day_ahead_beside_a_request_of_a_thousand_windows_gets_half_of_the_run
         return waited
 
     assert run(work) <= 2 * 24 + 3
+
+
+def test_a_day_ahead_is_decoded_between_the_prefills_of_a_request_of_a_thousand_windows(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = inline(max_batch=1024)
+        day = asyncio.create_task(scheduler.forecast(model, [line()], 24))
+        await after_runs(model, 2)
+        many = asyncio.create_task(scheduler.forecast(model, [line()] * 1000, 1000))
+        before = model.runs
+        await day
+        waited = model.runs - before
+        many.cancel()
+        await asyncio.wait([many])
+        return waited
+
+    assert run(work) <= 2 * 24
 
 
 def test_models_take_turns(engines: Engines) -> None:
@@ -779,6 +793,14 @@ def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(mo
         assert counted(tmp_path) == {"cancelled": 3, "expired": 0, WINDOWS_UNDER_WAY: 0}
 
     run(work)
+
+
+def test_windows_of_one_request_decode_together_once_all_of_them_are_prefilled(model: Recorder) -> None:
+    async def work() -> None:
+        await inline(max_batch=1024).forecast(model, [line()] * 1000, 24)
+
+    run(work)
+    assert model.shapes == [(64, 4, 1)] * 15 + [(40, 4, 1)] + [(1000, 1, 1)] * 23
 
 
 def test_more_rows_decode_together_than_are_prefilled_together(model: Recorder) -> None:

@@ -20,7 +20,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     )
     assert (settings.default_model, settings.max_body_bytes) == ("default", 8 * 1024 * 1024)
     assert settings.max_windows == 16_384
-    assert (settings.max_window_length, settings.max_horizon, settings.max_batch) == (65_536, 1000, 256)
+    assert (settings.max_window_length, settings.max_horizon, settings.max_batch) == (65_536, 1000, 1024)
     assert (settings.keep_alive_seconds, settings.drain_seconds, settings.refresh_seconds) == (75, 30, 2.0)
 
 
