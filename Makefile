@@ -7,6 +7,7 @@ VENV ?= .venv
 SERVICE_VENV ?= .venv-service
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DATA ?= data
 BENCH_MODELS := .cache/bench/models/.ready
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
@@ -14,7 +15,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes -
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench bench-peers lock hooks clean
+.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench bench-peers bench-accuracy lock hooks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -56,6 +57,10 @@ bench: $(SERVICE_VENV)/.ready $(BENCH_MODELS) ## measure the service beside its 
 bench-peers: $(SERVICE_VENV)/.ready $(BENCH_MODELS) ## the same beside other model servers (needs wrk; installs them; long)
 	@$(SERVICE_VENV)/bin/python -m benchmarks peers $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.report
+
+bench-accuracy: $(VENV)/.ready ## forecast public series and score that (the folder that holds them: DATA=…; hours)
+	@$(VENV)/bin/python -m benchmarks.accuracy all --data $(DATA) $(BENCH_ARGS)
+	@$(VENV)/bin/python -m benchmarks.accuracy.report
 
 lock: $(VENV)/.ready ## write locks/ anew from pyproject.toml (newest versions: UPGRADE=--upgrade)
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -o locks/service.txt

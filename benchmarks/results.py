@@ -52,5 +52,8 @@ def _processor() -> str:
 
 
 def _first_line(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # it is not installed
+        return "unknown"
     return (done.stdout or done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "unknown"
