@@ -1,7 +1,7 @@
 """The windows of a checked request as arrays that a certain model accepts."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from service.window import Values, end_of
 
 LARGEST_ANSWER: Final = 1 << 20
 """Most numbers in one answer: windows × horizon × features."""
+
+_WORTH_ONE_ARRAY: Final = 8
 
 RawWindow = list[float] | list[list[float]]
 
@@ -44,11 +46,10 @@ def windows_for(
     for window in raw:
         if not (shortest <= len(window) <= longest and _fits(window, features)):
             raise InvalidRequest(list(islice(_faults(request, raw, metadata, settings), FAULTS_AT_MOST)))
-    return Windows(
-        # Of a long window only the end is turned into an array.
-        arrays=[np.array(end_of(window, kept), np.float32).reshape(-1, features) for window in raw],
-        as_rows=[isinstance(window[0], list) for window in raw],
-    )
+    as_rows = [isinstance(window[0], list) for window in raw]
+    # Of a long window only the end is turned into an array.
+    ends = [end_of(window, kept) for window in raw]
+    return Windows(_arrays(ends, features, any(as_rows)), as_rows)
 
 
 def check_limits(windows: int, horizon: int, features: int, settings: Settings) -> None:
@@ -63,6 +64,16 @@ def check_limits(windows: int, horizon: int, features: int, settings: Settings) 
         or windows * horizon * features > LARGEST_ANSWER
     ):
         raise InvalidRequest(list(_limits_passed(windows, horizon, features, settings)))
+
+
+def _arrays(windows: list[RawWindow], features: int, rows: bool) -> list[Values]:
+    """Checked windows as arrays of (time, features)."""
+    steps = len(windows[0])
+    if rows or len(windows) < _WORTH_ONE_ARRAY or any(len(window) != steps for window in windows):
+        return [np.array(window, np.float32).reshape(-1, features) for window in windows]
+    # Many of one length: the numbers of all go into one array in half the time.
+    numbers = np.fromiter(chain.from_iterable(windows), np.float32, len(windows) * steps)
+    return list(numbers.reshape(len(windows), steps, 1))
 
 
 def _fits(window: RawWindow, features: int) -> bool:
