@@ -118,11 +118,14 @@ class _Instant:
         self.minimum_window = engine.minimum_window
         self.features = engine.features
         self.state_size = engine.state_size
+        self.known = engine.known
         self.pace = Pace()
         self._forecast = np.ones((CONNECTIONS, 1), np.float32)
         self._state = np.ones((CONNECTIONS, self.state_size), np.float32)
 
-    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
+    def run(
+        self, values: Values, state: Values | None, known: Values | None = None
+    ) -> tuple[Values, Values | None, Values | None]:
         return self._forecast[: len(values)], self._state[: len(values)], None
 
 

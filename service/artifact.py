@@ -5,12 +5,15 @@ Everything that a forecast needs is inside the graph, in raw units; the service 
     tensor          dtype, shape                      meaning
     in  values      float32 (batch, time, features)   observations: a whole window at prefill, one step at decode
     in  state       float32 (batch, state_size)       opaque row per sequence; all zeros = fresh
+    in  known       float32 (batch, time, known)      what is known beforehand of the step that follows each value
     out forecast    float32 (batch, features)         the next step, raw units
     out next_state  float32 (batch, state_size)       to pass with the next value
     out scale       float32 (batch, features)         the window's scale, by which `errors` are normalised
 
 A graph with neither `state` nor `next_state` is legal: its window is slid instead. `scale` may be missing from a graph
-whose metadata has no `errors`. The metadata is JSON in the ONNX `metadata_props` under `METADATA_KEY`.
+whose metadata has no `errors`. `known` is there where the metadata name `calendar` fields or `exogenous` columns: at
+time t it holds, in raw units, the numbers of `service.calendar` and then the exogenous values of the step that is
+forecast once `values` has been read up to t. The metadata is JSON in the ONNX `metadata_props` under `METADATA_KEY`.
 
 This module is the contract's only definition: the service owns it, the training package conforms. It imports neither
 onnxruntime nor anything of HTTP.
@@ -19,12 +22,13 @@ onnxruntime nor anything of HTTP.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from service.calendar import CalendarField
 from service.errors import ArtifactError
 
 CONTRACT_VERSION: Final = 1
@@ -34,6 +38,7 @@ FILE_NAME: Final = "model.onnx"
 
 VALUES: Final = "values"
 STATE: Final = "state"
+KNOWN: Final = "known"
 FORECAST: Final = "forecast"
 NEXT_STATE: Final = "next_state"
 SCALE: Final = "scale"
@@ -44,8 +49,10 @@ FREQUENCY_PATTERN: Final = r"^([1-9][0-9]{0,3})?(s|min|h|D|W|M|Q|Y)$"
 
 _FLOAT: Final = "float32"
 
+Name = TypeVar("Name", bound=str)
 
-def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+
+def _without_repeats(names: tuple[Name, ...]) -> tuple[Name, ...]:
     if len(set(names)) != len(names):
         raise ValueError("names repeat")
     return names
@@ -55,6 +62,8 @@ ModelName = Annotated[str, Field(pattern=MODEL_NAME_PATTERN, examples=["default"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1"])]
 Frequency = Annotated[str, Field(pattern=FREQUENCY_PATTERN, examples=["h", "15min", "D", "M"])]
 FeatureNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_without_repeats)]
+ExogenousNames = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
+CalendarFields = Annotated[tuple[CalendarField, ...], AfterValidator(_without_repeats)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -112,6 +121,16 @@ class ErrorTable(_Record):
         return np.sort(self.array, axis=0)
 
 
+class Member(_Record):
+    """One of several networks whose forecasts are combined, and how it does alone."""
+
+    seed: int = Field(ge=0, description="Number that all its randomness came from.")
+    epoch: int = Field(ge=1, description="Whose weights it has.")
+    validation_loss: float | None = Field(description="As fitting judged it; None where it was no number.")
+    one_step: Scores
+    multi_step: Scores
+
+
 class Provenance(_Record):
     """How the model came to be."""
 
@@ -122,6 +141,8 @@ class Provenance(_Record):
     observations: int = Field(ge=1, description="Observations fitted on.")
     configuration: dict[str, object] = Field(description="The whole training configuration, seed included.")
     libraries: dict[str, str] = Field(description="Versions of the libraries that made the file.")
+    validation_loss: float | None = Field(default=None, description="Of the model, as fitting judges it.")
+    members: tuple[Member, ...] = Field(default=(), description="The networks that it is of, where they are several.")
 
 
 class Metadata(_Record):
@@ -140,9 +161,20 @@ class Metadata(_Record):
     frequency: Frequency | None = Field(description="Spacing of observations; None = any.")
     season_length: int | None = Field(ge=2, description="Steps in a season; None = none known.")
     non_negative: bool = Field(default=False, description="Whether no observation can be below zero.")
+    calendar: CalendarFields = Field(
+        default=(), description="What the model reads of the calendar of each step: see `service.calendar`."
+    )
+    exogenous: ExogenousNames = Field(
+        default=(), description="Columns beside the features that are given, also for the steps to be forecast."
+    )
     training: Provenance
     backtest: Backtest | None = None
     errors: ErrorTable | None = None
+
+    @property
+    def known(self) -> int:
+        """Numbers that are known of each step beforehand."""
+        return len(self.calendar) + len(self.exogenous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +227,8 @@ def check_graph(metadata: Metadata, inputs: Sequence[Tensor], outputs: Sequence[
     if metadata.state_size:
         wanted_inputs[STATE] = Tensor(STATE, _FLOAT, (None, metadata.state_size))
         wanted_outputs[NEXT_STATE] = Tensor(NEXT_STATE, _FLOAT, (None, metadata.state_size))
+    if metadata.known:
+        wanted_inputs[KNOWN] = Tensor(KNOWN, _FLOAT, (None, None, metadata.known))
     faults = _differences("input", wanted_inputs, inputs) + _differences("output", wanted_outputs, outputs)
     if faults:
         raise ArtifactError("its graph is not what its metadata promises: " + "; ".join(faults))
@@ -224,6 +258,12 @@ def _check_consistency(metadata: Metadata) -> None:
             f"its metadata contradicts itself: minimum_window {metadata.minimum_window} is above context_length "
             f"{metadata.context_length}"
         )
+    if metadata.calendar and metadata.frequency is None:
+        raise ArtifactError(
+            "its metadata contradicts itself: it reads the calendar, but has no frequency to tell the times of steps by"
+        )
+    if both := set(metadata.exogenous) & set(metadata.features):
+        raise ArtifactError(f"its metadata contradicts itself: {min(both)!r} is both a feature and exogenous")
     table = metadata.errors
     if table is not None:
         if len(table.errors) != len(metadata.features):

@@ -12,6 +12,7 @@ import onnxruntime
 
 from service.artifact import (
     FORECAST,
+    KNOWN,
     NEXT_STATE,
     SCALE,
     STATE,
@@ -21,6 +22,7 @@ from service.artifact import (
     check_graph,
     read_metadata,
 )
+from service.calendar import calendar_of
 from service.errors import ArtifactError
 from service.pace import Pace
 from service.window import Values, slide
@@ -72,6 +74,8 @@ class Engine:
         self.digest = digest
         self.pace = Pace()
         """How long its runs take; whoever times them lets it learn."""
+        self.known = metadata.known
+        """Numbers that are known of each step beforehand; 0 = none."""
         self._session = session
         present = {output.name for output in session.get_outputs()}
         self._outputs = [name for name in (FORECAST, NEXT_STATE, SCALE) if name in present]
@@ -114,11 +118,12 @@ class Engine:
         """Floats carried per sequence; 0 = the window is slid instead."""
         return self.metadata.state_size
 
-    def run(self, values: Values, state: State | None = None) -> Step:
+    def run(self, values: Values, state: State | None = None, known: Values | None = None) -> Step:
         """Run the graph once: prefill with a window, or decode with one step and the state carried to it.
 
         `values` is (batch, time, features) and `state` (batch, state_size); None stands for a fresh state, and is the
-        only state of a model whose window is slid.
+        only state of a model whose window is slid. `known`, (batch, time, known), is for a model that takes such, and
+        holds what is known of the step after each of `values`.
 
         Raises:
             ArtifactError: the graph fails on these shapes.
@@ -126,6 +131,8 @@ class Engine:
         feed = {VALUES: values}
         if self.state_size:
             feed[STATE] = np.zeros((len(values), self.state_size), np.float32) if state is None else state
+        if known is not None:
+            feed[KNOWN] = known
         try:
             outputs = self._session.run(self._outputs, feed)
         # onnxruntime's errors share no base class of their own.
@@ -137,30 +144,42 @@ class Engine:
         found = dict(zip(self._outputs, outputs, strict=True))
         return Step(found[FORECAST], found.get(NEXT_STATE), found.get(SCALE))
 
-    def forecast(self, windows: Values, horizon: int) -> Values:
+    def forecast(self, windows: Values, horizon: int, known: Values | None = None) -> Values:
         """Forecast iteratively from windows of equal length: (batch, time, features) to (batch, horizon, features).
 
+        `known`, (batch, time + horizon - 1, known), is for a model that takes such, and tells of the step after each
+        of the windows' steps, and so on to the horizon.
+
         Raises:
-            ValueError: the windows are shorter than `minimum_window`, or the horizon is below 1.
+            ValueError: the windows are shorter than `minimum_window`, the horizon is below 1, or `known` has another
+                shape.
             ArtifactError: the graph fails.
         """
         if windows.shape[1] < self.minimum_window:
             raise ValueError(f"windows of {windows.shape[1]} steps; at least {self.minimum_window} are needed")
         if horizon < 1:
             raise ValueError("horizon must be at least 1")
+        wanted = (len(windows), windows.shape[1] + horizon - 1, self.known) if self.known else None
+        if (None if known is None else known.shape) != wanted:
+            raise ValueError(f"what is known must be of shape {wanted}")
         forecasts = np.empty((len(windows), horizon, self.features), np.float32)
         for start in range(0, len(windows), _ROWS_TOGETHER):
             rows = slice(start, start + _ROWS_TOGETHER)
-            self._roll(windows[rows, -self.context_length :], forecasts[rows])
+            used = min(windows.shape[1], self.context_length)
+            part = None if known is None else np.ascontiguousarray(known[rows, -(used + horizon - 1) :], np.float32)
+            self._roll(windows[rows, -used:], part, forecasts[rows])
         return forecasts
 
-    def _roll(self, windows: Values, forecasts: Values) -> None:
+    def _roll(self, windows: Values, known: Values | None, forecasts: Values) -> None:
         """Fill `forecasts` (batch, horizon, features), each step from the one before it."""
         values, state = np.ascontiguousarray(windows, np.float32), None
+        read = values.shape[1]
         for lead in range(forecasts.shape[1]):
-            forecast, state, _ = self.run(values, state)
+            told = None if known is None else known[:, read - values.shape[1] : read]
+            forecast, state, _ = self.run(values, state, told)
             forecasts[:, lead] = forecast
             values = slide(values, forecast, self.context_length) if state is None else forecast[:, None]
+            read += 1
 
 
 def _read(path: Path) -> bytes:
@@ -220,19 +239,30 @@ def _try_out(engine: Engine) -> None:
     """Run a rising line through the graph, to see that it runs, keeps its shapes, and keeps rows apart."""
     for length in sorted({engine.minimum_window, engine.context_length}):
         line = np.linspace(1, 2, 2 * length * engine.features, dtype=np.float32).reshape(2, length, engine.features)
-        both = _tried(engine, line, None)
-        alone = _tried(engine, line[1:], None)
+        known = _example_of_known(engine, length)
+        both = _tried(engine, line, None, known)
+        alone = _tried(engine, line[1:], None, None if known is None else known[1:])
         if not np.allclose(both.forecast[1:], alone.forecast, rtol=1e-3, atol=1e-4):
             raise ArtifactError("its forecast for one window depends on the other windows of the batch")
         if engine.state_size:
-            _tried(engine, both.forecast[:, None], both.next_state)
+            _tried(engine, both.forecast[:, None], both.next_state, None if known is None else known[:, -1:])
     begin = perf_counter()
-    engine.run(line)
+    engine.run(line, known=known)
     engine.pace.learn(2 * engine.context_length, perf_counter() - begin)
 
 
-def _tried(engine: Engine, values: Values, state: State | None) -> Step:
-    step = engine.run(values, state)
+def _example_of_known(engine: Engine, length: int) -> Values | None:
+    """What may be known of two windows' steps: hours in their order, and rising lines; None where nothing is."""
+    if not engine.known:
+        return None
+    hours = np.datetime64("2024-02-28T12", "s") + np.arange(2 * length) * np.timedelta64(3600, "s")
+    rising = np.linspace(1, 2, 2 * length, dtype=np.float32)[:, None].repeat(len(engine.metadata.exogenous), axis=1)
+    both = np.concatenate((calendar_of(hours, engine.metadata.calendar), rising), axis=1)
+    return both.reshape(2, length, engine.known)
+
+
+def _tried(engine: Engine, values: Values, state: State | None, known: Values | None) -> Step:
+    step = engine.run(values, state, known)
     rows, features = len(values), engine.features
     wanted = {
         FORECAST: (step.forecast, (rows, features)),

@@ -28,6 +28,7 @@ from time import perf_counter
 from typing import Final, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, ShuttingDown
 from service.metrics import Cell, Metrics
@@ -76,11 +77,20 @@ class Model(Protocol):
         """Floats carried per sequence; 0 = the window is slid instead."""
 
     @property
+    def known(self) -> int:
+        """Numbers that are known of each step beforehand; 0 = none."""
+
+    @property
     def pace(self) -> Pace:
         """How long its runs take."""
 
-    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
-        """Run (batch, time, features) from (batch, state_size), None = fresh, to (forecast, next state, scale)."""
+    def run(
+        self, values: Values, state: Values | None, known: Values | None = None
+    ) -> tuple[Values, Values | None, Values | None]:
+        """Run (batch, time, features) from (batch, state_size), None = fresh, to (forecast, next state, scale).
+
+        `known`, (batch, time, known), is what is known of the step after each, for a model that takes such.
+        """
 
 
 class Scheduler:
@@ -120,12 +130,14 @@ class Scheduler:
         *,
         seconds: float | None = None,
         scales: Values | None = None,
+        known: Sequence[Values] | None = None,
     ) -> Values:
         """Forecast each window, (time, features) of any length, to (windows, horizon, features), in the order given.
 
         The windows must be finite float32 arrays of at least `model.minimum_window` steps, and the horizon at least 1.
         Cancelling gives the rows up at the next turn, and so does the end of `seconds`. Where the model tells a scale,
-        `scales`, (windows, features), is filled with that of each window.
+        `scales`, (windows, features), is filled with that of each window. Where it takes what is known beforehand, each
+        window has its own of `known`, (time + horizon - 1, known): of the step after each of its own, and so on.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
@@ -137,7 +149,7 @@ class Scheduler:
             raise ShuttingDown("the service is shutting down and takes no new forecasts")
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
-        request = _Request(windows, horizon, model, deadline, loop.create_future(), scales)
+        request = _Request(windows, horizon, model, deadline, loop.create_future(), scales, known)
         if not windows:
             return request.forecasts
         key = id(model)
@@ -230,6 +242,7 @@ class _Request:
         "_are_of_one_length",
         "_context_length",
         "_given_out",
+        "_known",
         "_order",
         "_windows",
         "deadline",
@@ -250,6 +263,7 @@ class _Request:
         deadline: float,
         future: asyncio.Future[None],
         scales: Values | None,
+        known: Sequence[Values] | None,
     ) -> None:
         self.horizon = horizon
         self.deadline = deadline
@@ -260,6 +274,7 @@ class _Request:
         self.waiting = False
         self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
         self._windows = windows
+        self._known = known
         self._context_length = model.context_length
         self._order: Sequence[int] = range(len(windows))
         self._are_of_one_length = len(windows) < 2 or len({len(window) for window in windows}) == 1
@@ -287,6 +302,11 @@ class _Request:
     def window(self, place: int) -> Values:
         """The part of a window that the model uses."""
         return end_of(self._windows[place], self._context_length)
+
+    def known(self, place: int) -> Values:
+        """What is known of the step after each of the part of a window that the model uses, and of all to come."""
+        assert self._known is not None, "a model that takes what is known is given it"
+        return self._known[place][-(self._length(place) + self.horizon - 1) :]
 
     def complete(self, windows: int) -> None:
         """Know that so many more windows have all their steps; the last ones answer the request."""
@@ -404,10 +424,7 @@ class _Batch:
         self.size = sum([group.size for group in self.groups])
         if not self.groups:
             return
-        self._values = self._values[kept]
-        self._steps = [step[kept] for step in self._steps]
-        if self._state is not None:
-            self._state = self._state[kept]
+        self._keep(kept)
         self._due = min([group.remaining for group in self.groups])
 
     def joined_by(self, other: "_Batch") -> "_Batch":
@@ -423,6 +440,12 @@ class _Batch:
         self._asking = self._asking or other._asking
         return self
 
+    def _keep(self, kept: npt.NDArray[np.bool_]) -> None:
+        self._values = self._values[kept]
+        self._steps = [step[kept] for step in self._steps]
+        if self._state is not None:
+            self._state = self._state[kept]
+
     def _tell_scales(self, scale: Values | None) -> None:
         """Tell the requests that ask for it the scale of their windows, as their first run gives it."""
         self._asking = False
@@ -434,6 +457,54 @@ class _Batch:
             begin += group.size
 
 
+class _InformedBatch(_Batch):
+    """Rows of a model that takes what is known of each step beforehand, which each row has of its own.
+
+    Whatever a row has read, the next that it will read stands first in `_ahead`, where those without any have zeros.
+    """
+
+    __slots__ = ("_ahead", "_known", "_read")
+
+    def __init__(self, groups: list[_Group]) -> None:
+        super().__init__(groups)
+        known = [group.request.known(place) for group in groups for place in group.places]
+        self._known = _stacked([one[: self.length] for one in known])
+        """(rows, time, known): what goes with the values of the next run."""
+        self._ahead = _side_by_side([one[self.length :] for one in known])
+        """(steps, rows, known): what goes with the values of those after it."""
+        self._read = 0
+
+    def run(self, model: Model) -> None:
+        """Give every row its next step."""
+        forecast, self._state, scale = model.run(self._values, self._state, self._known)
+        self._steps.append(forecast)
+        if self._asking:
+            self._tell_scales(scale)
+        carries = model.state_size > 0
+        self._values = forecast[:, None] if carries else slide(self._values, forecast, model.context_length)
+        # Nothing is ahead of rows that all have all their steps: they do not run again.
+        if self._read < len(self._ahead):
+            following = self._ahead[self._read]
+            self._known = following[:, None] if carries else slide(self._known, following, model.context_length)
+            self._read += 1
+
+    def joined_by(self, other: "_Batch") -> "_Batch":
+        """The rows of both batches as one; both must have dealt out their steps."""
+        assert isinstance(other, _InformedBatch), "batches of one model are of one kind"
+        if self.groups and other.groups:
+            self._known = np.concatenate((self._known, other._known))
+            both = (self._ahead[self._read :], other._ahead[other._read :])
+            self._ahead = np.concatenate([_padded(ahead, max(map(len, both))) for ahead in both], axis=1)
+            self._read = 0
+        return super().joined_by(other)
+
+    def _keep(self, kept: npt.NDArray[np.bool_]) -> None:
+        super()._keep(kept)
+        self._known = self._known[kept]
+        self._ahead = self._ahead[self._read :].compress(kept, axis=1)
+        self._read = 0
+
+
 class _Lane:
     """The forecasts of one model."""
 
@@ -443,6 +514,7 @@ class _Lane:
         self.has_changed = False
         """Whether windows have come or gone since it was last looked at."""
         self._model = model
+        self._kind = _InformedBatch if model.known else _Batch
         self._max_batch = max_batch
         self._max_prefilled = min(max_batch, _ROWS_PREFILLED)
         self._max_under_way = max_batch if model.state_size else self._max_prefilled
@@ -487,7 +559,7 @@ class _Lane:
             return self._next_decoded() if self._decoding else None
         groups = self._next_groups()
         try:
-            batch = _Batch(groups)
+            batch = self._kind(groups)
         except Exception as error:
             self._fail_groups(groups, error)
             return None
@@ -634,3 +706,16 @@ def _stacked(windows: Sequence[Values]) -> Values:
     if len(windows) == 1:
         return np.ascontiguousarray(windows[0], np.float32)[None]
     return np.stack(windows, dtype=np.float32)
+
+
+def _side_by_side(rows: Sequence[Values]) -> Values:
+    """Put what is known of steps ahead, (steps, known) each, together as (steps of the longest, rows, known)."""
+    found = np.zeros((max(map(len, rows)), len(rows), rows[0].shape[1]), np.float32)
+    for place, row in enumerate(rows):
+        found[: len(row), place] = row
+    return found
+
+
+def _padded(ahead: Values, steps: int) -> Values:
+    """The same with zeros behind it, up to so many steps."""
+    return np.pad(ahead, ((0, steps - len(ahead)), (0, 0), (0, 0)))

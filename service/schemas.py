@@ -18,7 +18,7 @@ from service.timestamps import LONGEST_ORIGIN
 LARGEST_NUMBER: Final = 3e38
 """A little below the largest 32-bit float, 3.4e38."""
 
-# Labels of the two kinds of window and of origin, by which faults tell which kind was meant.
+# Labels of the two kinds of window, of future and of origin, by which faults tell which kind was meant.
 NUMBERS: Final = "numbers"
 ROWS: Final = "rows"
 ONE: Final = "one"
@@ -41,6 +41,9 @@ Rows = Annotated[list[Numbers], Field(min_length=1, fail_fast=True, title="Rows"
 # From left to right, so that a list of numbers is known as one by its first element, without a second reading.
 Window = Annotated[
     Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Window")
+]
+Future = Annotated[
+    Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Future")
 ]
 Level = Annotated[float, Field(strict=True, gt=0, lt=100, allow_inf_nan=False)]
 OriginText = Annotated[str, Field(max_length=LONGEST_ORIGIN)]
@@ -81,8 +84,8 @@ class ForecastRequest(_Payload):
         default=None,
         json_schema_extra=_absent_not_null,
         description="The past observations, oldest first, none left out: numbers for one feature, or one row of "
-        "numbers per step for several, in the order of the model's `features`. Send as much as there is: of a window "
-        "longer than the model's context length the end is used.",
+        "numbers per step for several, in the order of the model's `features` and, behind them, its `exogenous` "
+        "columns. Send as much as there is: of a window longer than the model's context length the end is used.",
         examples=[[20.7, 17.9, 18.8, 14.6, 15.8], [[1194, 16.4], [1094, 14.6], [1120, 15.0]]],
     )
     windows: Annotated[list[Window], Field(min_length=1, max_length=WINDOWS_CEILING)] | None = Field(
@@ -90,6 +93,19 @@ class ForecastRequest(_Payload):
         json_schema_extra=_absent_not_null,
         description="Several windows, each forecast for itself; their lengths may differ.",
         examples=[[[20.7, 17.9, 18.8], [3.1, 3.4, 3.3, 3.6]]],
+    )
+    future: Future | None = Field(
+        default=None,
+        json_schema_extra=_absent_not_null,
+        description="With `window`, for a model that has `exogenous` columns, and only for such: what they will be at "
+        "each step that is forecast, numbers for one column or rows of numbers.",
+        examples=[[1, 0, 0], [[9.5, 1], [9.5, 0], [11, 0]]],
+    )
+    futures: Annotated[list[Future], Field(min_length=1, max_length=WINDOWS_CEILING)] | None = Field(
+        default=None,
+        json_schema_extra=_absent_not_null,
+        description="With `windows`: a `future` for each of them.",
+        examples=[[[1, 0, 0], [0, 0, 1]]],
     )
     model: ModelName | None = Field(
         default=None,
@@ -109,7 +125,8 @@ class ForecastRequest(_Payload):
             json_schema_extra=_absent_not_null,
             description="When the window's last observation was made, in ISO 8601: a date, a local time, a time with "
             "an offset or Z, or with a time zone in brackets. The answer then has timestamps, in the same form. With "
-            "`windows`, one text holds for all of them, and a list has one text for each.",
+            "`windows`, one text holds for all of them, and a list has one text for each. A model that reads the "
+            "`calendar` cannot do without: send the time that the clock showed of which its table told.",
             examples=["2024-03-30T12:00:00+01:00[Europe/Berlin]", ["2024-03-30", "2024-06-30"]],
         )
     )
@@ -117,7 +134,7 @@ class ForecastRequest(_Payload):
         default=None,
         json_schema_extra=_absent_not_null,
         description="The spacing of the timestamps: s, min, h, D, W, M, Q or Y, or a multiple such as 15min. Without "
-        "it, the model's own frequency.",
+        "it, the model's own frequency, which a model that reads the `calendar` has to keep.",
         examples=["h", "15min", "D", "M"],
     )
     levels: (
@@ -251,6 +268,16 @@ class VersionFacts(_Payload):
     context_length: int = Field(description="Steps of a window that are used; of longer ones, the end.", examples=[192])
     minimum_window: int = Field(description="The shortest window accepted, in steps.", examples=[2])
     features: list[str] = Field(description="The features of a row, in order.", examples=[["value"]])
+    exogenous: list[str] = Field(
+        description="Columns that follow the features in the rows of a window, and that `future` tells of each step to "
+        "be forecast, in order.",
+        examples=[[], ["price", "promotion"]],
+    )
+    calendar: list[str] = Field(
+        description="What the model reads of the calendar: `hour`, `weekday`, `day_of_month`, `month`, `day_of_year`. "
+        "Where it reads any, requests need an `origin`.",
+        examples=[[], ["hour", "weekday"]],
+    )
     frequency: str | None = Field(description="The spacing of observations it was made for; null = any.")
     season_length: int | None = Field(description="Steps in a season; null = none known.")
     non_negative: bool = Field(description="Whether no observation, and so no interval, goes below zero.")
@@ -272,6 +299,8 @@ class VersionFacts(_Payload):
             context_length=metadata.context_length,
             minimum_window=metadata.minimum_window,
             features=list(metadata.features),
+            exogenous=list(metadata.exogenous),
+            calendar=list(metadata.calendar),
             frequency=metadata.frequency,
             season_length=metadata.season_length,
             non_negative=metadata.non_negative,

@@ -3,7 +3,8 @@
 Calendar units (D, W, M, Q, Y) move the date and keep the clock on the wall, through daylight saving where the origin
 names a zone; s, min and h are exact elapsed time. Steps count from the origin, never from the step before, so that a
 short month shortens no later one: 30 January, 29 February, 30 March. An origin on the last day of its month stays on
-last days. Timestamps come back in the form of the origin.
+last days. Timestamps come back in the form of the origin. The times that models read the calendar of are the same,
+before the origin as well as after it.
 """
 
 import re
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 from whenever import (
     Date,
+    Instant,
     InvalidOffsetError,
     OffsetDateTime,
     PlainDateTime,
@@ -24,6 +28,7 @@ from whenever import (
 )
 
 from service.artifact import FREQUENCY_PATTERN
+from service.calendar import Moments
 
 LONGEST_ORIGIN: Final = 100
 
@@ -32,6 +37,16 @@ _SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 _DAYS: Final = {"D": 1, "W": 7}
 _MONTHS: Final = {"M": 1, "Q": 3, "Y": 12}
 _BEYOND: Final = "the timestamps would pass the year 9999: send an earlier origin, a shorter horizon or frequency"
+_OUTSIDE: Final = "the steps would leave the years 1 to 9999: send another origin, a shorter window or horizon"
+_EARLIEST: Final = np.datetime64("0001-01-02", "s")  # a day within, for any offset from UTC
+_LATEST: Final = np.datetime64("9999-12-30", "s")
+_SECONDS_OF_A_DAY: Final = 86_400
+# Seconds of one step at most.
+_LONGEST: Final = (
+    _SECONDS
+    | {unit: days * _SECONDS_OF_A_DAY for unit, days in _DAYS.items()}
+    | {unit: months * 31 * _SECONDS_OF_A_DAY for unit, months in _MONTHS.items()}
+)
 
 
 class TimestampError(ValueError):
@@ -66,6 +81,13 @@ class Origin(Protocol):
 
     def on(self, date: Date) -> str:
         """The text of the origin's clock time on `date`."""
+
+    def clock_after(self, seconds: npt.NDArray[np.int64]) -> Moments:
+        """What the clock on the wall shows after so many seconds of elapsed time, in order and perhaps below zero."""
+
+    @property
+    def clock(self) -> np.datetime64:
+        """What the clock on the wall shows, to the second."""
 
     @property
     def date(self) -> Date:
@@ -111,6 +133,32 @@ def forecast_timestamps(origin: Origin, frequency: Frequency, horizon: int) -> l
         raise TimestampError(_BEYOND) from None
 
 
+def wall_clock(origin: Origin, frequency: Frequency, first: int, last: int) -> Moments:
+    """What the clock on the wall shows at steps `first` to `last`, which are counted from the origin, itself step 0.
+
+    Where the origin names a zone, and steps are days or longer, a time that its clock skips one day counts as shown.
+
+    Raises:
+        TimestampError: a step lies outside the years 1 to 9999.
+    """
+    steps = np.arange(first, last + 1, dtype=np.int64) * frequency.count
+    ends = origin.clock + steps[[0, -1]] * np.timedelta64(_LONGEST[frequency.unit], "s")
+    if ends[0] < _EARLIEST or ends[1] > _LATEST:
+        raise TimestampError(_OUTSIDE)
+    if frequency.unit in _SECONDS:
+        return origin.clock_after(steps * _SECONDS[frequency.unit])
+    day = origin.clock.astype("datetime64[D]")
+    time = origin.clock - day
+    if frequency.unit in _DAYS:
+        return np.asarray(day + steps * _DAYS[frequency.unit] + time, "datetime64[s]")
+    month = day.astype("datetime64[M]")
+    months = month + steps * _MONTHS[frequency.unit]
+    lengths = ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(np.int64)
+    at_end = (day + 1).astype("datetime64[M]") != month
+    days = lengths - 1 if at_end else np.minimum((day - month).astype(np.int64), lengths - 1)
+    return np.asarray(months.astype("datetime64[D]") + days + time, "datetime64[s]")
+
+
 def _stepper(origin: Origin, frequency: Frequency) -> Callable[[int], str]:
     """How to reach the text of the moment some units after the origin."""
     unit = frequency.unit
@@ -135,6 +183,13 @@ def _month_end(date: Date) -> Date:
 class _DateOrigin:
     date: Date
 
+    @property
+    def clock(self) -> np.datetime64:
+        return _clock(self.date.at(Time(0)))
+
+    def clock_after(self, seconds: npt.NDArray[np.int64]) -> Moments:
+        return self.clock + seconds.astype("timedelta64[s]")
+
     def plus_seconds(self, seconds: int) -> str:
         # A part of a day cannot be said by a date: from here on the day begins at midnight.
         return self.date.at(Time(0)).add(seconds=seconds, naive_arithmetic_ok=True).format_iso()
@@ -151,6 +206,13 @@ class _PlainOrigin:
     def date(self) -> Date:
         return self.moment.date()
 
+    @property
+    def clock(self) -> np.datetime64:
+        return _clock(self.moment)
+
+    def clock_after(self, seconds: npt.NDArray[np.int64]) -> Moments:
+        return self.clock + seconds.astype("timedelta64[s]")
+
     def plus_seconds(self, seconds: int) -> str:
         return self.moment.add(seconds=seconds, naive_arithmetic_ok=True).format_iso()
 
@@ -166,6 +228,13 @@ class _OffsetOrigin:
     @property
     def date(self) -> Date:
         return self.moment.date()
+
+    @property
+    def clock(self) -> np.datetime64:
+        return _clock(self.moment.to_plain())
+
+    def clock_after(self, seconds: npt.NDArray[np.int64]) -> Moments:
+        return self.clock + seconds.astype("timedelta64[s]")
 
     def plus_seconds(self, seconds: int) -> str:
         return self._text(self.moment.add(seconds=seconds, stale_offset_ok=True))
@@ -186,12 +255,46 @@ class _ZonedOrigin:
     def date(self) -> Date:
         return self.moment.date()
 
+    @property
+    def clock(self) -> np.datetime64:
+        return _clock(self.moment.to_plain())
+
+    def clock_after(self, seconds: npt.NDArray[np.int64]) -> Moments:
+        assert self.moment.tz_id is not None, "it was read from the name of a zone"
+        stamps = seconds + self.moment.timestamp()
+        return np.add(stamps, _offsets(self.moment.tz_id, stamps)).astype("datetime64[s]")
+
     def plus_seconds(self, seconds: int) -> str:
         return self.moment.add(seconds=seconds).format_iso()
 
     def on(self, date: Date) -> str:
         # A time that the clock skips is read on the old offset, which is how clocks on walls are set: 02:30 -> 03:30.
         return self.moment.replace_date(date, disambiguation="compatible").format_iso()
+
+
+def _clock(moment: PlainDateTime) -> np.datetime64:
+    return np.datetime64(moment.replace(nanosecond=0).format_iso(), "s")
+
+
+def _offsets(zone: str, stamps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """A zone's offsets from UTC, in seconds, at ascending seconds since 1970.
+
+    They are looked up about once a day, and between two days at each step only where the clock was set between them.
+    """
+
+    def offset(place: int) -> int:
+        return int(Instant.from_timestamp(int(stamps[place])).to_tz(zone).offset.total("seconds"))
+
+    apart = int(stamps[1] - stamps[0]) if len(stamps) > 1 else _SECONDS_OF_A_DAY
+    places = list(range(0, len(stamps), max(1, _SECONDS_OF_A_DAY // apart)))
+    if places[-1] != len(stamps) - 1:
+        places.append(len(stamps) - 1)
+    known = [offset(place) for place in places]
+    found = np.empty(len(stamps), np.int64)
+    found[-1] = known[-1]
+    for begin, end, before, after in zip(places, places[1:], known, known[1:], strict=False):
+        found[begin:end] = before if before == after else [offset(place) for place in range(begin, end)]
+    return found
 
 
 def _parse_zoned(text: str) -> Origin:

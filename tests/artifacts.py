@@ -5,6 +5,8 @@
     lstm            carried  a native ONNX LSTM with seeded weights; `LstmReference` is its numpy twin
     mean            none     mean of the window (of its last `context_length` values)
     bidirectional   none     a native bidirectional LSTM with seeded weights over the window
+    informed        carried  last value + all that is known of the step forecast
+    informed_mean   none     mean of the window + mean of all that is known of the steps after each of its own
 
 `drift` and `mean` also tell a scale that is easy to check: |mean step|, and the window's range.
 """
@@ -20,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.artifact import (
     FORECAST,
+    KNOWN,
     METADATA_KEY,
     NEXT_STATE,
     SCALE,
@@ -30,8 +33,9 @@ from service.artifact import (
     Metadata,
     Provenance,
 )
+from service.calendar import CalendarField
 
-Kind = Literal["drift", "lstm", "mean", "bidirectional"]
+Kind = Literal["drift", "lstm", "mean", "bidirectional", "informed", "informed_mean"]
 Floats = npt.NDArray[np.float32]
 
 HIDDEN: Final = 4
@@ -53,10 +57,12 @@ def write_artifact(
     season_length: int | None = None,
     errors: ErrorTable | None = None,
     non_negative: bool = False,
+    calendar: Sequence[CalendarField] = (),
+    exogenous: Sequence[str] = (),
     seed: int = 0,
 ) -> Path:
     """Write an artifact to `path`, making its folders, and return `path`. Feature names are `x0`, `x1`, …"""
-    model = build_model(kind, features=features, seed=seed)
+    model = build_model(kind, features=features, known=len(calendar) + len(exogenous), seed=seed)
     record = build_metadata(
         kind,
         features=features,
@@ -68,6 +74,8 @@ def write_artifact(
         season_length=season_length,
         errors=errors,
         non_negative=non_negative,
+        calendar=calendar,
+        exogenous=exogenous,
     )
     set_metadata(model, record.model_dump_json())
     return save(model, path)
@@ -93,6 +101,8 @@ def build_metadata(
     season_length: int | None = None,
     errors: ErrorTable | None = None,
     non_negative: bool = False,
+    calendar: Sequence[CalendarField] = (),
+    exogenous: Sequence[str] = (),
 ) -> Metadata:
     """The metadata that fits the graph of `build_model`."""
     return Metadata(
@@ -115,11 +125,17 @@ def build_metadata(
         ),
         errors=errors,
         non_negative=non_negative,
+        calendar=tuple(calendar),
+        exogenous=tuple(exogenous),
     )
 
 
-def build_model(kind: Kind = "drift", *, features: int = 1, seed: int = 0) -> onnx.ModelProto:
-    """The bare graph of a kind, without metadata."""
+def build_model(kind: Kind = "drift", *, features: int = 1, known: int = 0, seed: int = 0) -> onnx.ModelProto:
+    """The bare graph of a kind, without metadata; `known` numbers of each step are for the informed kinds."""
+    if kind == "informed":
+        return _informed(features, known)
+    if kind == "informed_mean":
+        return _informed_mean(features, known)
     if kind == "drift":
         return _drift(features)
     if kind == "mean":
@@ -135,7 +151,7 @@ def state_size(kind: Kind, features: int) -> int:
         return 1 + features
     if kind == "lstm":
         return 1 + features + 2 * HIDDEN
-    return 0
+    return 1 if kind == "informed" else 0
 
 
 def set_metadata(model: onnx.ModelProto, document: str) -> None:
@@ -217,6 +233,31 @@ def _mean(features: int) -> onnx.ModelProto:
     return _model(nodes, {}, features, 0, scale=True)
 
 
+def _informed(features: int, known: int) -> onnx.ModelProto:
+    """State row: a count of runs, which shows that it is carried."""
+    nodes = [
+        helper.make_node("Slice", [VALUES, "minus", "all", "one"], ["last3"]),
+        helper.make_node("Squeeze", ["last3", "one"], ["last"]),
+        helper.make_node("Slice", [KNOWN, "minus", "all", "one"], ["known3"]),
+        helper.make_node("Squeeze", ["known3", "one"], ["known_last"]),
+        helper.make_node("ReduceSum", ["known_last", "one"], ["told"], keepdims=1),
+        helper.make_node("Add", ["last", "told"], [FORECAST]),
+        helper.make_node("Abs", ["last"], [SCALE]),
+        helper.make_node("Add", [STATE, "one_float"], [NEXT_STATE]),
+    ]
+    return _model(nodes, {}, features, 1, scale=True, known=known)
+
+
+def _informed_mean(features: int, known: int) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("ReduceMean", [VALUES, "one"], ["mean"], keepdims=0),
+        helper.make_node("ReduceSum", [KNOWN, "two"], ["sums"], keepdims=1),
+        helper.make_node("ReduceMean", ["sums", "one"], ["told"], keepdims=0),
+        helper.make_node("Add", ["mean", "told"], [FORECAST]),
+    ]
+    return _model(nodes, {"two": np.array([2], np.int64)}, features, 0, scale=False, known=known)
+
+
 def _lstm(features: int, seed: int) -> onnx.ModelProto:
     """State row: [carried flag, scale, hidden, cell]; scale = mean |value| of the window + 1."""
     nodes = [
@@ -287,9 +328,17 @@ def _carried(parts: Mapping[str, int], fresh: str) -> list[onnx.NodeProto]:
 
 
 def _model(
-    nodes: Sequence[onnx.NodeProto], weights: Mapping[str, Floats], features: int, size: int, *, scale: bool
+    nodes: Sequence[onnx.NodeProto],
+    weights: Mapping[str, npt.NDArray[np.generic]],
+    features: int,
+    size: int,
+    *,
+    scale: bool,
+    known: int = 0,
 ) -> onnx.ModelProto:
     inputs = [_float_tensor(VALUES, "batch", "time", features)]
+    if known:
+        inputs.append(_float_tensor(KNOWN, "batch", "time", known))
     outputs = [_float_tensor(FORECAST, "batch", features)]
     if size:
         inputs.append(_float_tensor(STATE, "batch", size))

@@ -1,8 +1,8 @@
 """Requests and answers as Arrow streams, for whoever sends thousands of windows; they say what those in JSON say.
 
-A stream has a row for each window: the column `window`, and perhaps `origin`. What holds for the whole request is
-metadata of the schema. What is wrong is told at the place that it would have in JSON, `/windows/3/17`, in the same
-words. Numbers are looked at by numpy where they lie; a window of 32-bit floats goes on as a view of the body.
+A stream has a row for each window: the column `window`, and perhaps `future` and `origin`. What holds for the whole
+request is metadata of the schema. What is wrong is told at the place that it would have in JSON, `/windows/3/17`, in
+the same words. Numbers are looked at by numpy where they lie; a window of 32-bit floats goes on as a view of the body.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from service.api.faults import (
     EMPTY_ROW,
+    EMPTY_ROW_OF_FUTURE,
     EMPTY_WINDOW,
     FIELDS,
     NO_ROW,
@@ -27,6 +28,8 @@ from service.api.faults import (
     pointer_to,
     unknown_field,
 )
+from service.api.futures import check_whether_told, numbers_alone, wrong_steps
+from service.api.futures import wrong_row as wrong_row_of_future
 from service.api.ipc import (
     FLOAT,
     LIST,
@@ -53,11 +56,15 @@ from service.window import Values
 
 Question = TypeVar("Question", bound=ForecastRequest)
 
-_COLUMNS: Final = ("window", "origin")
-_WINDOW: Final = (
-    "must be a column of windows: in each row a list of numbers, or a list of rows of numbers (list, large_list or "
-    "fixed_size_list of any float or int)"
+_COLUMNS: Final = ("window", "future", "origin")
+_LISTS: Final = (
+    "in each row a list of numbers, or a list of rows of numbers (list, large_list or fixed_size_list of any float or "
+    "int)"
 )
+_STEPS: Final = {
+    "window": f"must be a column of windows: {_LISTS}",
+    "future": f"must be a column of the windows' futures: {_LISTS}",
+}
 _ORIGIN: Final = "must be a column of text, not dictionary-encoded: an ISO 8601 date or time for each window"
 _STANDS_FOR_THE_COLUMN: Final = [[0.0]]
 # What libraries write into a schema for themselves.
@@ -68,8 +75,9 @@ _WHOLE_NUMBER: Final = re.compile("-?[0-9]{1,4000}")
 
 @dataclass(frozen=True)
 class _Part:
-    """The windows of one record batch."""
+    """The windows of one record batch, or their futures."""
 
+    name: Literal["window", "future"]
     first: int
     """The place in the request of its first window."""
     windows: Column
@@ -130,10 +138,11 @@ class _Part:
 
 
 class Table:
-    """The windows of a request, which hold finite numbers."""
+    """The windows of a request, and perhaps their futures, which hold finite numbers."""
 
-    def __init__(self, parts: Sequence[_Part]) -> None:
+    def __init__(self, parts: Sequence[_Part], futures: Sequence[_Part] = ()) -> None:
         self._parts = parts
+        self._futures = futures
 
     def __len__(self) -> int:
         return sum(part.windows.length for part in self._parts)
@@ -149,13 +158,31 @@ class Table:
             told = (fault for part in self._parts for fault in _misfits(part, metadata, settings))
             raise InvalidRequest(list(islice(told, FAULTS_AT_MOST)))
         return Windows(
-            arrays=[array for part in self._parts for array in _arrays(part, metadata)],
+            arrays=[
+                array for part in self._parts for array in _arrays(part, _columns(metadata), metadata.context_length)
+            ],
             as_rows=[part.rows is not None for part in self._parts for _ in range(part.windows.length)],
         )
 
+    def futures_for(self, request: ForecastRequest, metadata: Metadata, horizon: int) -> list[Values]:
+        """The future of each window's exogenous columns, each (horizon, exogenous); of no columns where there are none.
+
+        Raises:
+            InvalidRequest: the column is missing, or is not of the model's columns, or not of `horizon` steps; or it is
+                sent to a model that does not take it.
+        """
+        check_whether_told(request, metadata, len(self), horizon)
+        wanted = len(metadata.exogenous)
+        if not wanted:
+            return [np.empty((horizon, 0), np.float32)] * len(self)
+        told = (fault for part in self._futures for fault in _misfits_of_future(part, metadata, horizon))
+        if faults := list(islice(told, FAULTS_AT_MOST)):
+            raise InvalidRequest(faults)
+        return [array for part in self._futures for array in _arrays(part, wanted, horizon)]
+
 
 def read_request(schema: TypeAdapter[Question], body: bytes, settings: Settings) -> tuple[Question, Table]:
-    """Read a request; of the question, `windows` stands for the table and is not to be looked at.
+    """Read a request; of the question, `windows` and `futures` stand for the table and are not to be looked at.
 
     Raises:
         UnreadableBody: the body is no sound Arrow stream.
@@ -166,6 +193,7 @@ def read_request(schema: TypeAdapter[Question], body: bytes, settings: Settings)
     _check_columns(about)
     fields = _fields(about)
     parts: list[_Part] = []
+    futures: list[_Part] = []
     origins: list[str | None] = []
     count = 0
     for batch in batches:
@@ -173,13 +201,17 @@ def read_request(schema: TypeAdapter[Question], body: bytes, settings: Settings)
             check_limits(count + batch.length, 1, 1, settings)
         columns = {column.field.name: column for column in batch.columns()}
         if batch.length:
-            parts.append(_part(count, columns["window"]))
+            parts.append(_part("window", count, columns["window"]))
+            if "future" in columns:
+                futures.append(_part("future", count, columns["future"]))
             count += batch.length
         if "origin" in columns:
             origins += columns["origin"].texts or ()
     if "origin" in {field.name for field in about.fields}:
         fields["origin"] = origins
-    return _checked(schema, fields, parts), Table(parts)
+    if "future" in {field.name for field in about.fields}:
+        fields["futures"] = _STANDS_FOR_THE_COLUMN
+    return _checked(schema, fields, [*parts, *futures]), Table(parts, futures)
 
 
 def write_answer(
@@ -226,24 +258,24 @@ def _check_columns(about: Schema) -> None:
         name = field.name
         if name in seen:
             faults.append(Fault(pointer_to((name,)), "must be one column, not several of one name"))
-        elif name == "window":
-            if not _holds_windows(field):
-                faults.append(Fault("/window", _WINDOW))
+        elif name in _STEPS:
+            if not _holds_steps(field):
+                faults.append(Fault(f"/{name}", _STEPS[name]))
         elif name == "origin":
             if field.kind not in TEXTS or field.encoded:
                 faults.append(Fault("/origin", _ORIGIN))
-        elif name in FIELDS and name != "windows":
+        elif name in FIELDS and name not in ("windows", "futures"):
             faults.append(Fault(pointer_to((name,)), "must be metadata of the Arrow schema, not a column"))
         else:
             faults.append(unknown_field(name, _COLUMNS))
         seen.add(name)
     if "window" not in seen and not faults:
-        faults.append(Fault("/window", f"is missing, and {_WINDOW}"))
+        faults.append(Fault("/window", f"is missing, and {_STEPS['window']}"))
     if faults:
         raise InvalidRequest(faults[:FAULTS_AT_MOST])
 
 
-def _holds_windows(field: Field) -> bool:
+def _holds_steps(field: Field) -> bool:
     """Whether a column has lists of numbers, or lists of lists of them."""
     depth = 0
     inside: Field | None = field
@@ -264,8 +296,9 @@ def _fields(about: Schema) -> dict[str, Any]:
     for name, value in about.metadata:
         if _OF_LIBRARIES.fullmatch(name):
             continue
-        if name in ("window", "windows"):
-            raise InvalidRequest([Fault(pointer_to((name,)), "must be a column, named window, not metadata")])
+        if name.removesuffix("s") in _STEPS:
+            column = name.removesuffix("s")
+            raise InvalidRequest([Fault(pointer_to((name,)), f"must be a column, named {column}, not metadata")])
         if name == "origin" and any(field.name == "origin" for field in about.fields):
             raise InvalidRequest(
                 [Fault("/origin", "is both a column and metadata: send one for each window, or one for all of them")]
@@ -287,13 +320,13 @@ def _checked(schema: TypeAdapter[Question], fields: dict[str, Any], parts: Seque
     return question
 
 
-def _part(first: int, windows: Column) -> _Part:
+def _part(name: Literal["window", "future"], first: int, windows: Column) -> _Part:
     inside = windows.child
     assert inside is not None
     if inside.field.kind in LISTS:
         assert inside.child is not None
-        return _Part(first, windows, inside, inside.child)
-    return _Part(first, windows, None, inside)
+        return _Part(name, first, windows, inside, inside.child)
+    return _Part(name, first, windows, None, inside)
 
 
 def _bounds(lists: Column) -> Integers:
@@ -321,7 +354,7 @@ def _unsound(part: _Part) -> Iterator[Fault]:
     lengths, valid = part.lengths, part.windows.valid
     found: list[tuple[int, int, int, str]] = []
     if valid is not None:
-        found += [(window, -1, -1, FIELDS["window"]) for window in np.flatnonzero(~valid)[:FAULTS_AT_MOST].tolist()]
+        found += [(window, -1, -1, FIELDS[part.name]) for window in np.flatnonzero(~valid)[:FAULTS_AT_MOST].tolist()]
     found += [(window, -1, -1, EMPTY_WINDOW) for window in np.flatnonzero(lengths == 0)[:FAULTS_AT_MOST].tolist()]
     found += _bad_rows(part)
     found += _bad_numbers(part)
@@ -330,7 +363,7 @@ def _unsound(part: _Part) -> Iterator[Fault]:
         if window not in told:
             told.add(window)
             place = (part.first + window, *(index for index in (step, number) if index >= 0))
-            yield Fault(pointer_to(("windows", *place)), message)
+            yield Fault(pointer_to((f"{part.name}s", *place)), message)
 
 
 def _bad_rows(part: _Part) -> Iterator[tuple[int, int, int, str]]:
@@ -346,7 +379,8 @@ def _bad_rows(part: _Part) -> Iterator[tuple[int, int, int, str]]:
 
     for step in _first_in_each(first, last, bad, lambda step: int(part.bounds[part.window_of(step) + 1])):
         null = rows.valid is not None and not rows.valid[step]
-        yield (*_place(part, step), -1, NO_ROW if null else EMPTY_ROW)
+        empty = EMPTY_ROW if part.name == "window" else EMPTY_ROW_OF_FUTURE
+        yield (*_place(part, step), -1, NO_ROW if null else empty)
 
 
 def _bad_numbers(part: _Part) -> Iterator[tuple[int, int, int, str]]:
@@ -397,42 +431,67 @@ def _place(part: _Part, step: int) -> tuple[int, int]:
 
 
 def _fits(part: _Part, metadata: Metadata, settings: Settings) -> bool:
-    features, lengths, widths = len(metadata.features), part.lengths, part.widths
+    columns, lengths, widths = _columns(metadata), part.lengths, part.widths
     return bool(
         lengths.min() >= metadata.minimum_window
         and lengths.max() <= settings.max_window_length
-        and (part.rows is not None or features == 1)
-        and (widths == features).all()
+        and (part.rows is not None or columns == 1)
+        and (widths == columns).all()
     )
 
 
+def _columns(metadata: Metadata) -> int:
+    """Numbers in a row of a window."""
+    return len(metadata.features) + len(metadata.exogenous)
+
+
 def _misfits(part: _Part, metadata: Metadata, settings: Settings) -> Iterator[Fault]:
-    first, _ = part.steps
-    widths, features = part.widths, metadata.features
-    one_width = len(widths) == 1
+    columns = _columns(metadata)
     for window, (begin, steps) in enumerate(zip(part.bounds.tolist(), part.lengths.tolist(), strict=False)):
         place = f"/windows/{part.first + window}"
         fault = wrong_length(place, steps, metadata, settings)
         if fault is not None:
             yield fault
         elif part.rows is None:
-            if len(features) > 1:
-                yield no_rows(place, len(features))
+            if columns > 1:
+                yield no_rows(place, metadata)
         else:
-            own = widths if one_width else widths[begin - first : begin - first + steps]
-            for row in np.flatnonzero(own != len(features))[:1].tolist():
-                yield wrong_row(f"{place}/{row}", int(own[row]), features)
+            for row, width in _other_widths(part, begin, steps, columns):
+                yield wrong_row(f"{place}/{row}", width, metadata)
 
 
-def _arrays(part: _Part, metadata: Metadata) -> Iterable[Values]:
-    """The ends of the windows that the model uses, each (time, features)."""
-    features, context = len(metadata.features), metadata.context_length
-    steps = _as_float32(part.used).reshape(-1, features)
+def _misfits_of_future(part: _Part, metadata: Metadata, horizon: int) -> Iterator[Fault]:
+    wanted = len(metadata.exogenous)
+    if (part.lengths == horizon).all() and (part.rows is not None or wanted == 1) and (part.widths == wanted).all():
+        return
+    for window, (begin, steps) in enumerate(zip(part.bounds.tolist(), part.lengths.tolist(), strict=False)):
+        place = f"/futures/{part.first + window}"
+        if steps != horizon:
+            yield wrong_steps(place, steps, horizon)
+        elif part.rows is None:
+            if wanted > 1:
+                yield numbers_alone(place, metadata)
+        else:
+            for row, width in _other_widths(part, begin, steps, wanted):
+                yield wrong_row_of_future(f"{place}/{row}", width, metadata)
+
+
+def _other_widths(part: _Part, begin: int, steps: int, wanted: int) -> Iterator[tuple[int, int]]:
+    """The first row of one window that has not as many numbers as it must have, if any: its place and its numbers."""
+    first, _ = part.steps
+    own = part.widths if len(part.widths) == 1 else part.widths[begin - first : begin - first + steps]
+    for row in np.flatnonzero(own != wanted)[:1].tolist():
+        yield row, int(own[row])
+
+
+def _arrays(part: _Part, columns: int, most: int) -> Iterable[Values]:
+    """The ends of the windows, of up to so many steps, each (time, columns)."""
+    steps = _as_float32(part.used).reshape(-1, columns)
     lengths = part.lengths
     if (lengths == lengths[0]).all():
-        return iter(steps.reshape(len(lengths), -1, features)[:, -context:])
+        return iter(steps.reshape(len(lengths), -1, columns)[:, -most:])
     ends = np.cumsum(lengths).tolist()
-    return (steps[max(end - length, end - context) : end] for end, length in zip(ends, lengths.tolist(), strict=True))
+    return (steps[max(end - length, end - most) : end] for end, length in zip(ends, lengths.tolist(), strict=True))
 
 
 def _as_float32(numbers: Array) -> Values:

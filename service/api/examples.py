@@ -1,6 +1,7 @@
 """Examples of the OpenAPI document.
 
-Every request here can be sent as it stands, to any univariate default model whose file holds errors.
+Every request here can be sent as it stands, to any univariate default model whose file holds errors; that with a future
+to a model of the name in it.
 """
 
 from typing import Any, Final
@@ -47,6 +48,15 @@ REQUESTS: Final[dict[str, Examples]] = {
                 "horizon": 2,
                 "origin": ["2024-03-30", "2024-12-31"],
                 "frequency": "D",
+            },
+        },
+        "future": {
+            "summary": "The next three sales of a model that is told prices and promotions",
+            "value": {
+                "model": "sales",
+                "window": [[112.0, 9.5, 0], [118.0, 9.5, 0], [171.0, 7.9, 1], [129.0, 9.5, 0]],
+                "horizon": 3,
+                "future": [[9.5, 0], [7.9, 1], [9.5, 0]],
             },
         },
         "intervals": {

@@ -1,7 +1,8 @@
 """Parsing a body, and what pydantic says of a bad one in words that name the place and the mend.
 
-A window is tried as numbers and as rows, so pydantic tells two stories of each bad one; here the story that fits what
-was sent is kept. No message repeats anything of the body, and a pointer repeats no more than a short field name.
+A window or future is tried as numbers and as rows, so pydantic tells two stories of each bad one; here the story that
+fits what was sent is kept. No message repeats anything of the body, and a pointer repeats no more than a short field
+name.
 """
 
 import gc
@@ -43,17 +44,20 @@ _MOST_DIGITS: Final = 4300
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # Bytes from which on a body may hold so many lists that the collector of cycles would run because of it.
 _WORTH_NO_COLLECTION: Final = 16_384
-# How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>.
-_LABEL_AT: Final = {"window": 1, "windows": 2, "origin": 1}
+# How deep in a place the label of the kind stands: /window/<kind>, /windows/3/<kind>, /origin/<kind>, ….
+_LABEL_AT: Final = {"window": 1, "windows": 2, "future": 1, "futures": 2, "origin": 1}
 
 NO_WINDOWS: Final = "must hold at least one window"
 EMPTY_WINDOW: Final = "must hold at least one step"
 EMPTY_ROW: Final = "must hold one number for each feature"
+EMPTY_ROW_OF_FUTURE: Final = "must hold one number for each exogenous column"
 NO_ROW: Final = "must be a row of numbers, as the steps before it are"
 IN_JSON: Final = "goes with JSON only, as body and as answer: send the request as JSON, or leave it out"
 FIELDS: Final = {
     "window": "must be a window: a list of numbers, or a list of rows of numbers",
     "windows": "must be a list of windows",
+    "future": "must be the future of the model's exogenous columns: a list of numbers, or a list of rows of numbers",
+    "futures": "must be a list with a future for each window",
     "model": "must be a model's name as text: letters, digits, '.', '_' and '-', at most 64 of them",
     "version": 'must be a version as text: digits in quotes, such as "1"',
     "origin": "must be an ISO 8601 date or time as text, or a list of them",
@@ -202,7 +206,7 @@ def _fault(place: Place, story: _Story) -> Fault:
     if story.kind == "missing":
         return Fault(pointer_to(place), f"is required, and {FIELDS[name]}")
     if story.label in (NUMBERS, ROWS):
-        return Fault(pointer_to(place), _of_a_window(story))
+        return Fault(pointer_to(place), _of_steps("window" if name.startswith("window") else "future", story))
     if name == "windows" and story.kind in ("too_short", "too_long"):
         return Fault("/windows", NO_WINDOWS if story.kind == "too_short" else "holds too many windows")
     if name == "levels" and len(place) > 1:
@@ -216,13 +220,14 @@ def _of_the_whole(kind: str) -> str:
     return 'must be a JSON object, such as {"window": [1, 2, 3]}'
 
 
-def _of_a_window(story: _Story) -> str:
+def _of_steps(name: str, story: _Story) -> str:
+    """What is wrong with a window, or a future."""
     depth = len(story.rest)
     if depth == 0:
-        return EMPTY_WINDOW if story.kind == "too_short" else FIELDS["window"]
+        return EMPTY_WINDOW if story.kind == "too_short" else FIELDS[name]
     if story.label == ROWS and depth == 1:
         if story.kind == "too_short":
-            return EMPTY_ROW
+            return EMPTY_ROW if name == "window" else EMPTY_ROW_OF_FUTURE
         return NO_ROW
     return NUMBER.get(story.kind, NUMBER["float_type"])
 

@@ -16,7 +16,8 @@ from service.api.body import read_body
 from service.api.connection import while_connected
 from service.api.faults import IN_JSON, parse
 from service.api.headers import ARROW, JSON, read_headers
-from service.api.intervals import Entry, Plan, plan_for
+from service.api.intervals import Entry, Plan, plan_for, steps_of_past
+from service.api.known import with_known
 from service.api.openapi import describe_answer, describe_body, describe_errors
 from service.api.origins import timestamps_for
 from service.api.problems import (
@@ -134,23 +135,25 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
     model = service.registry.find(question.model or settings.default_model, question.version)
     metadata = model.engine.metadata
-    plan: Plan | None = None
-    scales: Values | None = None
-    if question.levels is not None or question.samples is not None or question.seed is not None:
-        plan = plan_for(question, metadata, horizon, settings)
-        if to_arrow:
-            raise InvalidRequest([Fault("/levels" if question.levels else "/samples", IN_JSON)])
-        windows, rows, scales = plan.windows, plan.rows, plan.scales
-    elif table is None:
-        windows = windows_for(question, metadata, horizon, settings)
-        rows = windows.arrays
+    wants_intervals = question.levels is not None or question.samples is not None or question.seed is not None
+    if table is None:
+        steps = steps_of_past(metadata, horizon) if wants_intervals else None
+        windows = windows_for(question, metadata, horizon, settings, steps)
     else:
         windows = table.windows_for(metadata, horizon, settings)
-        rows = windows.arrays
     times = None
     if question.origin is not None or question.frequency is not None:
         times = await timestamps_for(question, len(windows.arrays), horizon, metadata.frequency)
-    work = service.scheduler.forecast(model.engine, rows, horizon, seconds=seconds, scales=scales)
+    if model.engine.known or question.future is not None or question.futures is not None:
+        windows = await with_known(windows, question, table, metadata, horizon)
+    plan: Plan | None = None
+    rows, known, scales = windows.arrays, windows.known, None
+    if wants_intervals:
+        plan = plan_for(question, windows, metadata, horizon, settings)
+        if to_arrow:
+            raise InvalidRequest([Fault("/levels" if question.levels else "/samples", IN_JSON)])
+        rows, known, scales = plan.rows, plan.known, plan.scales
+    work = service.scheduler.forecast(model.engine, rows, horizon, seconds=seconds, scales=scales, known=known)
     try:
         if len(rows) * horizon < _WORTH_WATCHING:
             forecasts = await work

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from service.api.windows import LARGEST_ANSWER, Windows, windows_for
+from service.api.windows import LARGEST_ANSWER, Windows
 from service.artifact import ErrorTable, Metadata
 from service.errors import Fault, ForecastOutOfRange, InvalidRequest
 from service.intervals import (
@@ -49,6 +49,8 @@ class Plan:
     """For each window, the places in it that it is forecast from again; none where the artifact's errors serve."""
     rows: list[Values]
     """What is run: each window, then the windows before all origins."""
+    known: list[Values] | None
+    """What is known of the rows' steps beforehand, each (time + horizon - 1, known), where the model takes such."""
     horizon: int
     levels: Sequence[float]
     samples: int | None
@@ -150,17 +152,21 @@ class Plan:
         return self.metadata.errors
 
 
-def plan_for(request: ForecastRequest, metadata: Metadata, horizon: int, settings: Settings) -> Plan:
-    """What has to be run for a request, and answered.
+def steps_of_past(metadata: Metadata, horizon: int) -> int:
+    """The steps of a window that may be of use for its intervals."""
+    return steps_useful(metadata.context_length, horizon)
+
+
+def plan_for(request: ForecastRequest, windows: Windows, metadata: Metadata, horizon: int, settings: Settings) -> Plan:
+    """What has to be run for a request, and answered; its windows go back as far as `steps_of_past` says.
 
     Raises:
-        InvalidRequest: a window cannot be forecast; there are not errors enough for a level, or for samples; a limit is
-            passed, and what is run for intervals counts; or a seed is sent without samples.
+        InvalidRequest: there are not errors enough for a level, or for samples; a limit is passed, and what is run for
+            intervals counts; or a seed is sent without samples.
     """
     if request.seed is not None and request.samples is None:
         raise InvalidRequest([Fault("/seed", "is that of samples: send samples too, or leave seed out")])
     context = metadata.context_length
-    windows = windows_for(request, metadata, horizon, settings, steps=steps_useful(context, horizon))
     levels, samples = request.levels or (), request.samples
     _check_answer(len(windows.arrays), horizon, metadata, 2 * len(levels) + (samples or 0))
     needed = max(fewest_errors(max(levels)) if levels else 0, FEWEST_ERRORS if samples else 0)
@@ -174,9 +180,20 @@ def plan_for(request: ForecastRequest, metadata: Metadata, horizon: int, setting
     rows = [end_of(array, context) for array in windows.arrays]
     for array, own in zip(windows.arrays, origins, strict=True):
         rows += [array[origin + 1 - context : origin + 1] for origin in own]
+    known = None if windows.known is None else _known_of(windows.known, windows.arrays, origins, context, horizon)
     _check_work(len(windows.arrays), len(rows), horizon, metadata, settings)
     scales = np.full((len(rows), len(metadata.features)), np.nan, np.float32)
-    return Plan(windows, origins, rows, horizon, levels, samples, request.seed, metadata, scales)
+    return Plan(windows, origins, rows, known, horizon, levels, samples, request.seed, metadata, scales)
+
+
+def _known_of(
+    known: Sequence[Values], arrays: Sequence[Values], origins: Sequence[range], context: int, horizon: int
+) -> list[Values]:
+    """What is known of each row's steps: of the windows' ends and what follows, then the same of each origin."""
+    rows = [one[-(min(len(array), context) + horizon - 1) :] for one, array in zip(known, arrays, strict=True)]
+    for one, own in zip(known, origins, strict=True):
+        rows += [one[origin + 1 - context : origin + horizon] for origin in own]
+    return rows
 
 
 def _check_answer(windows: int, horizon: int, metadata: Metadata, beside: int) -> None:

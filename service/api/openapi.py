@@ -29,12 +29,16 @@ beyond the model's context length (by 100 steps and 20 horizons), it is forecast
 past; otherwise the model's file holds errors, from data that it was not fitted on. The answer names the basis, and how
 many errors there were.
 
-For thousands of windows both read and write Arrow IPC streams as well (`application/vnd.apache.arrow.stream`). A
-stream has a row for each window: a column `window` of lists of numbers, or of rows of numbers, and perhaps a column
-`origin` of text. `model`, `version`, `horizon`, `frequency`, and an `origin` of all windows, are metadata of its
-schema. The answer has a column `values`, with an origin a column `timestamps`, and as metadata `model`, `version` and
-`horizon`. It comes in the format that `Accept` names, and else in that of the body. Intervals and samples go with JSON
-alone.
+Some models know more of the steps to be forecast than the past tells. One that reads the `calendar` needs an `origin`
+with each request, and one with `exogenous` columns, such as prices, has those behind the features in the rows of a
+window, and what they will be in `future`: one row for each step that is forecast. `GET /models` says which they are.
+
+For thousands of windows both read and write Arrow IPC streams as well (`application/vnd.apache.arrow.stream`). A stream
+has a row for each window: a column `window` of lists of numbers, or of rows of numbers, and perhaps columns `future`,
+of the same kind, and `origin` of text. `model`, `version`, `horizon`, `frequency`, and an `origin` of all windows, are
+metadata of its schema. The answer has a column `values`, with an origin a column `timestamps`, and as metadata `model`,
+`version` and `horizon`. It comes in the format that `Accept` names, and else in that of the body. Intervals and samples
+go with JSON alone.
 
 Errors are problem documents (RFC 9457, `application/problem+json`). Where the body is at fault, `errors` names each
 place with a JSON pointer and says what must be there.

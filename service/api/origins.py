@@ -1,15 +1,23 @@
-"""The timestamps of a request's forecasts, from its origins and frequency."""
+"""The times of a request's steps, from its origins and frequency: timestamps, and what the calendar says of them."""
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
+from service.artifact import Metadata
+from service.calendar import CalendarField, calendar_of
 from service.errors import Fault, InvalidRequest
 from service.schemas import ForecastRequest
-from service.timestamps import Frequency, TimestampError, forecast_timestamps, parse_origin
+from service.timestamps import Frequency, TimestampError, forecast_timestamps, parse_origin, wall_clock
+from service.window import Values
 
 # From so many timestamps on, some milliseconds of work, they are made on a thread.
 _WORTH_A_THREAD: Final = 5_000
+# Calendars from so many on are made on a thread; each takes a tenth of a millisecond.
+_CALENDARS_WORTH_A_THREAD: Final = 20
+# Calendars that are kept, of a few kilobytes: those of windows that end together, and are forecast again and again.
+_CALENDARS_KEPT: Final = 256
 
 
 async def timestamps_for(
@@ -37,6 +45,61 @@ async def timestamps_for(
     if windows * horizon < _WORTH_A_THREAD:
         return _each(request.origin, frequency, horizon)
     return await asyncio.to_thread(_each, request.origin, frequency, horizon)
+
+
+async def calendars_for(
+    request: ForecastRequest, lengths: Sequence[int], horizon: int, metadata: Metadata
+) -> list[Values]:
+    """What the calendar says of the step after each of a window's, and so on: each (length + horizon - 1, fields).
+
+    `lengths` are those of the windows; whether there is an origin for each has been looked at.
+
+    Raises:
+        InvalidRequest: there is no origin, a step lies outside the calendar, or the frequency is not the model's own.
+    """
+    if request.origin is None:
+        raise _fault(
+            "/origin",
+            "is required, for this model reads the calendar: send when the window's last observation was made, such as "
+            "2024-03-30T12:00",
+        )
+    if request.frequency not in (None, metadata.frequency):
+        raise _fault(
+            "/frequency",
+            f"must be {metadata.frequency}, for this model reads the calendar of such steps; or leave it out",
+        )
+    if isinstance(request.origin, str) or len(lengths) < _CALENDARS_WORTH_A_THREAD:
+        return _calendars(request.origin, lengths, horizon, metadata)
+    return await asyncio.to_thread(_calendars, request.origin, lengths, horizon, metadata)
+
+
+def _calendars(origin: str | list[str], lengths: Sequence[int], horizon: int, metadata: Metadata) -> list[Values]:
+    assert metadata.frequency is not None, "a model that reads the calendar has one"
+    longest = max(lengths)
+    if isinstance(origin, str):
+        whole = _calendar("/origin", origin, metadata.frequency, longest, horizon, metadata.calendar)
+        return [whole[longest - length :] for length in lengths]
+    return [
+        _calendar(f"/origin/{index}", one, metadata.frequency, length, horizon, metadata.calendar)
+        for index, (one, length) in enumerate(zip(origin, lengths, strict=True))
+    ]
+
+
+def _calendar(
+    pointer: str, origin: str, frequency: str, length: int, horizon: int, fields: tuple[CalendarField, ...]
+) -> Values:
+    try:
+        return _read_calendar(origin, frequency, length, horizon, fields)
+    except TimestampError as error:
+        raise _fault(pointer, str(error)) from None
+
+
+@lru_cache(maxsize=_CALENDARS_KEPT)
+def _read_calendar(origin: str, frequency: str, length: int, horizon: int, fields: tuple[CalendarField, ...]) -> Values:
+    """The numbers of the step after each of the last `length` ones up to the origin, and so on to the horizon."""
+    found = calendar_of(wall_clock(parse_origin(origin), Frequency.parse(frequency), 2 - length, horizon), fields)
+    found.flags.writeable = False
+    return found
 
 
 def _each(origins: Sequence[str], frequency: Frequency, horizon: int) -> list[list[str]]:

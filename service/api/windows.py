@@ -24,9 +24,12 @@ class Windows(NamedTuple):
     """A request's windows, cut to what is used of them, and how they were sent."""
 
     arrays: list[Values]
-    """Each (time, features)."""
+    """Each (time, features), and as long as what is known has not been taken from them (time, features + exogenous)."""
     as_rows: list[bool]
     """Whether a window came as rows: its forecast goes out as it came in."""
+    known: list[Values] | None = None
+    """What is known of the step after each of a window's, and so on to the horizon, each (time + horizon - 1, known);
+    None for a model that takes nothing of the kind."""
 
 
 def windows_for(
@@ -37,19 +40,20 @@ def windows_for(
     They are cut to the model's context, or to `steps`.
 
     Raises:
-        InvalidRequest: a limit is passed, a row has not the model's number of features, or a window is too short.
+        InvalidRequest: a limit is passed, a row has not the model's number of columns, or a window is too short.
     """
     raw = [request.window] if request.window is not None else request.windows or []
     features, kept = len(metadata.features), steps or metadata.context_length
     check_limits(len(raw), horizon, features, settings)
+    columns = features + len(metadata.exogenous)
     shortest, longest = metadata.minimum_window, settings.max_window_length
     for window in raw:
-        if not (shortest <= len(window) <= longest and _fits(window, features)):
+        if not (shortest <= len(window) <= longest and _fits(window, columns)):
             raise InvalidRequest(list(islice(_faults(request, raw, metadata, settings), FAULTS_AT_MOST)))
     as_rows = [isinstance(window[0], list) for window in raw]
     # Of a long window only the end is turned into an array.
     ends = [end_of(window, kept) for window in raw]
-    return Windows(_arrays(ends, features, any(as_rows)), as_rows)
+    return Windows(_arrays(ends, columns, any(as_rows)), as_rows)
 
 
 def check_limits(windows: int, horizon: int, features: int, settings: Settings) -> None:
@@ -66,21 +70,21 @@ def check_limits(windows: int, horizon: int, features: int, settings: Settings) 
         raise InvalidRequest(list(_limits_passed(windows, horizon, features, settings)))
 
 
-def _arrays(windows: list[RawWindow], features: int, rows: bool) -> list[Values]:
-    """Checked windows as arrays of (time, features)."""
+def _arrays(windows: list[RawWindow], columns: int, rows: bool) -> list[Values]:
+    """Checked windows as arrays of (time, columns)."""
     steps = len(windows[0])
     if rows or len(windows) < _WORTH_ONE_ARRAY or any(len(window) != steps for window in windows):
-        return [np.array(window, np.float32).reshape(-1, features) for window in windows]
+        return [np.array(window, np.float32).reshape(-1, columns) for window in windows]
     # Many of one length: the numbers of all go into one array in half the time.
     numbers = np.fromiter(chain.from_iterable(windows), np.float32, len(windows) * steps)
     return list(numbers.reshape(len(windows), steps, 1))
 
 
-def _fits(window: RawWindow, features: int) -> bool:
-    """Whether every step of a window has as many numbers as the model has features."""
+def _fits(window: RawWindow, columns: int) -> bool:
+    """Whether every step of a window has as many numbers as the model has features and exogenous columns."""
     if not isinstance(window[0], list):
-        return features == 1
-    return all(isinstance(row, list) and len(row) == features for row in window)
+        return columns == 1
+    return all(isinstance(row, list) and len(row) == columns for row in window)
 
 
 def _limits_passed(windows: int, horizon: int, features: int, settings: Settings) -> Iterator[Fault]:
@@ -116,7 +120,7 @@ def _check(place: str, window: RawWindow, metadata: Metadata, settings: Settings
     if fault is not None:
         yield fault
     else:
-        yield from _check_features(place, window, metadata.features)
+        yield from _check_columns(place, window, metadata)
 
 
 def wrong_length(place: str, steps: int, metadata: Metadata, settings: Settings) -> Fault | None:
@@ -124,38 +128,45 @@ def wrong_length(place: str, steps: int, metadata: Metadata, settings: Settings)
     if steps > settings.max_window_length:
         return Fault(place, f"has {steps} steps, but at most {settings.max_window_length} are accepted")
     if steps < metadata.minimum_window:
-        return Fault(place, f"has {_count(steps, 'step')}, but this model needs at least {metadata.minimum_window}")
+        return Fault(place, f"has {counted(steps, 'step')}, but this model needs at least {metadata.minimum_window}")
     return None
 
 
-def _check_features(place: str, window: RawWindow, features: Sequence[str]) -> Iterator[Fault]:
-    wanted = len(features)
+def _check_columns(place: str, window: RawWindow, metadata: Metadata) -> Iterator[Fault]:
+    wanted = len(metadata.features) + len(metadata.exogenous)
     if not isinstance(window[0], list):
         if wanted > 1:
-            yield no_rows(place, wanted)
+            yield no_rows(place, metadata)
         return
     for index, row in enumerate(window):
         if isinstance(row, list) and len(row) != wanted:
-            yield wrong_row(f"{place}/{index}", len(row), features)
+            yield wrong_row(f"{place}/{index}", len(row), metadata)
             return
 
 
-def no_rows(place: str, wanted: int) -> Fault:
-    """The fault of a window of numbers for a model of several features."""
-    return Fault(
-        place, f"holds single numbers, but this model has {wanted} features: send one row of {wanted} per step"
-    )
+def no_rows(place: str, metadata: Metadata) -> Fault:
+    """The fault of a window of numbers for a model of several columns."""
+    wanted = len(metadata.features) + len(metadata.exogenous)
+    has = _columns(metadata) if metadata.exogenous else f"{wanted} features"
+    return Fault(place, f"holds single numbers, but this model has {has}: send one row of {wanted} per step")
 
 
-def wrong_row(place: str, numbers: int, features: Sequence[str]) -> Fault:
-    """The fault of a row that has not one number for each feature."""
-    return Fault(place, f"has {_count(numbers, 'number')}, but this model has {_named(features)}")
+def wrong_row(place: str, numbers: int, metadata: Metadata) -> Fault:
+    """The fault of a row that has not one number for each column."""
+    return Fault(place, f"has {counted(numbers, 'number')}, but this model has {_columns(metadata)}")
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things in words."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _named(features: Sequence[str]) -> str:
-    listed = ", ".join(features[:8]) + (", …" if len(features) > 8 else "")
-    return f"{_count(len(features), 'feature')} ({listed})"
+def named(noun: str, names: Sequence[str]) -> str:
+    """How many columns of a kind there are, and which."""
+    listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    return f"{counted(len(names), noun)} ({listed})"
+
+
+def _columns(metadata: Metadata) -> str:
+    features = named("feature", metadata.features)
+    return f"{features} and {named('exogenous column', metadata.exogenous)}" if metadata.exogenous else features

@@ -26,12 +26,25 @@ ERRORS = ErrorTable(
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`default` (straight lines, `ERRORS`), `panel` (three features, hourly), `mean` (no state), and a broken one."""
+    """`default` (straight lines, `ERRORS`), `panel` (three features, hourly), `mean` (no state), and a broken one.
+
+    `sales` takes the futures of two columns, and `clock` reads the hours of the day; `diary` does both.
+    """
     folder = tmp_path_factory.mktemp("models")
     for version in ("1", "2", "10"):
         write_artifact(folder / "default" / version / "model.onnx", version=version, errors=ERRORS)
     write_artifact(folder / "panel" / "1" / "model.onnx", features=3, name="panel", frequency="h")
     write_artifact(folder / "mean" / "1" / "model.onnx", "mean", name="mean")
+    write_artifact(folder / "sales" / "1" / "model.onnx", "informed", name="sales", exogenous=("price", "promotion"))
+    write_artifact(folder / "clock" / "1" / "model.onnx", "informed", name="clock", calendar=("hour",), frequency="h")
+    write_artifact(
+        folder / "diary" / "1" / "model.onnx",
+        "informed",
+        name="diary",
+        calendar=("weekday",),
+        exogenous=("promotion",),
+        frequency="D",
+    )
     broken = folder / "broken" / "1" / "model.onnx"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no model")

@@ -125,7 +125,12 @@ REFUSED: dict[str, tuple[bytes, int, str, str]] = {
         "must be an ISO 8601",
     ),
     "a column misspelt": (stream({"windo": [[1, 2]]}), 422, "/windo", "did you mean window?"),
-    "an unknown model": (stream(GOOD, {"model": "nosuch"}), 404, "", "there are: default, mean, panel"),
+    "an unknown model": (
+        stream(GOOD, {"model": "nosuch"}),
+        404,
+        "",
+        "there are: clock, default, diary, mean, panel, sales",
+    ),
     "a forecast out of range": (
         stream({"window": [[1, 2], [-3e38, 3e38]]}),
         422,

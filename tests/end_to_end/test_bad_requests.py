@@ -1,6 +1,7 @@
 """Bad requests: each with the status, the place and the message that it is answered with."""
 
 import json
+import math
 from dataclasses import dataclass, field
 
 import httpx
@@ -20,6 +21,7 @@ FREQUENCY = "must be a frequency as text, such as h, 15min, D, W, M, Q or Y"
 LEVELS = "must be a list of 1 to 10 different numbers above 0 and below 100, such as [80, 95]"
 LEVEL = "must be a number above 0 and below 100: a coverage in percent, such as 80"
 ISO = "must be an ISO 8601 date or time"
+FUTURE = "must be the future of the model's exogenous columns: a list of numbers, or a list of rows of numbers"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Bad:
 def streamed(name: str, body: bytes, message: str, pointer: str | None = None, status: int = 422) -> Bad:
     """A bad request whose body is declared to be an Arrow stream."""
     return Bad(name, body, message, pointer, status, headers={"content-type": MEDIA_TYPE})
+
+
+def sales(**fields: object) -> str:
+    """A request to the model that takes the futures of two columns."""
+    return json.dumps({"model": "sales", "window": [[1, 9, 0], [2, 9, 1]], **fields})
 
 
 STREAM = stream({"window": [[1, 2]]})
@@ -181,7 +188,12 @@ REQUESTS = [
         path=MANY,
     ),
     # model and version
-    Bad("an unknown model", '{"window": [1, 2], "model": "nosuch"}', "there are: default, mean, panel", status=404),
+    Bad(
+        "an unknown model",
+        '{"window": [1, 2], "model": "nosuch"}',
+        "there are: clock, default, diary, mean, panel, sales",
+        status=404,
+    ),
     Bad("an unknown version", '{"window": [1, 2], "version": "3"}', "it has: 1, 2, 10", status=404),
     Bad("a model that is no name", '{"window": [1, 2], "model": "../x"}', "must be a model's name as text", "/model"),
     Bad("a model that is a number", '{"window": [1, 2], "model": 1}', "must be a model's name as text", "/model"),
@@ -256,6 +268,137 @@ REQUESTS = [
         '{"window": [1, 2], "origin": "2024-03-30", "frequency": 1}',
         FREQUENCY,
         "/frequency",
+    ),
+    # known inputs
+    Bad(
+        "no future",
+        sales(),
+        "is required by this model: send what its 2 exogenous columns (price, promotion)",
+        "/future",
+    ),
+    Bad("a null future", sales(future=None), "must not be null: leave it out", "/future"),
+    Bad("a future that is text", sales(future="cheap"), FUTURE, "/future"),
+    Bad("an empty future", sales(future=[]), "must hold at least one step", "/future"),
+    Bad("true in a future", sales(future=[[1, True]]), NUMBER, "/future/0/1"),
+    Bad("NaN in a future", sales(future=[[1, math.nan]]), FINITE, "/future/0/1"),
+    Bad("a number in a future too large for 32 bits", sales(future=[[1e39, 0]]), RANGE, "/future/0/0"),
+    Bad("a number among the rows of a future", sales(future=[[1, 2], 3]), "must be a row of numbers", "/future/1"),
+    Bad("an empty row in a future", sales(future=[[]]), "must hold one number for each exogenous column", "/future/0"),
+    Bad(
+        "a future too short", sales(horizon=3, future=[[1, 0]]), "has 1 step, but 3 are forecast", "/future", path=MANY
+    ),
+    Bad("a future too long", sales(future=[[1, 0]] * 2), "has 2 steps, but 1 is forecast: send that one", "/future"),
+    Bad(
+        "a row of a future too narrow",
+        sales(horizon=4, future=[[1, 0], [1, 0], [1, 0], [1]]),
+        "has 1 number, but this model has 2 exogenous columns (price, promotion)",
+        "/future/3",
+        path=MANY,
+    ),
+    Bad("a future of single numbers", sales(future=[1]), "send one row of 2 per step", "/future"),
+    Bad("a future for a model that takes none", '{"window": [1, 2], "future": [1]}', "leave it out", "/future"),
+    Bad("futures for one window", sales(futures=[[[1, 0]]]), "goes with windows: send future instead", "/futures"),
+    Bad(
+        "a future for several windows",
+        json.dumps({"model": "sales", "windows": [[[1, 1, 0]] * 2] * 2, "future": [[1, 0]]}),
+        "goes with window: send futures instead",
+        "/future",
+    ),
+    Bad(
+        "fewer futures than windows",
+        json.dumps({"model": "sales", "windows": [[[1, 1, 0]] * 2] * 2, "futures": [[[1, 0]]]}),
+        "has length 1, but there are 2 windows: send one for each",
+        "/futures",
+    ),
+    Bad(
+        "text in the second future",
+        json.dumps({"model": "sales", "windows": [[[1, 1, 0]] * 2] * 2, "futures": [[[1, 0]], [[1, "0"]]]}),
+        NUMBER,
+        "/futures/1/0/1",
+    ),
+    Bad(
+        "a window without the columns beside its feature",
+        '{"model": "sales", "window": [1, 2], "future": [[1, 0]]}',
+        "has 1 feature (x0) and 2 exogenous columns (price, promotion): send one row of 3 per step",
+        "/window",
+    ),
+    Bad(
+        "a row of a window without a column",
+        '{"model": "sales", "window": [[1, 1, 0], [2, 1]], "future": [[1, 0]]}',
+        "has 2 numbers, but this model has 1 feature (x0) and 2 exogenous columns (price, promotion)",
+        "/window/1",
+    ),
+    Bad(
+        "no origin for a model that reads the calendar",
+        '{"model": "clock", "window": [1, 2]}',
+        "is required, for this model reads the calendar",
+        "/origin",
+    ),
+    Bad(
+        "another frequency for a model that reads the calendar",
+        '{"model": "clock", "window": [1, 2], "origin": "2024-03-30", "frequency": "D"}',
+        "must be h, for this model reads the calendar of such steps; or leave it out",
+        "/frequency",
+    ),
+    Bad(
+        "a window that begins before the calendar",
+        '{"model": "clock", "window": [1, 2, 3], "origin": "0001-01-01"}',
+        "would leave the years 1 to 9999",
+        "/origin",
+    ),
+    Bad(
+        "a calendar and no future",
+        '{"model": "diary", "window": [[1, 2], [2, 3]], "origin": "2024-03-30"}',
+        "send what its 1 exogenous column (promotion) will be at the step to be forecast",
+        "/future",
+    ),
+    streamed(
+        "an Arrow stream without the futures that a model needs",
+        stream({"window": [[[1, 1, 0]] * 2]}, {"model": "sales"}),
+        "is required by this model",
+        "/futures",
+    ),
+    streamed(
+        "null among the futures of an Arrow stream",
+        stream({"window": [[[1, 1, 0]] * 2], "future": [[[1, None]]]}, {"model": "sales"}),
+        NUMBER,
+        "/futures/0/0/1",
+    ),
+    streamed(
+        "a future too short in an Arrow stream",
+        stream({"window": [[[1, 1, 0]] * 2] * 2, "future": [[[1, 0]], [[1, 0]] * 2]}, {"model": "sales"}),
+        "has 2 steps, but 1 is forecast",
+        "/futures/1",
+    ),
+    streamed(
+        "a future too narrow in an Arrow stream",
+        stream({"window": [[[1, 1, 0]] * 2], "future": [[[1]]]}, {"model": "sales"}),
+        "has 1 number, but this model has 2 exogenous columns (price, promotion)",
+        "/futures/0/0",
+    ),
+    streamed(
+        "single numbers as futures in an Arrow stream",
+        stream({"window": [[[1, 1, 0]] * 2], "future": [[1]]}, {"model": "sales"}),
+        "send one row of 2 per step",
+        "/futures/0",
+    ),
+    streamed(
+        "text as the futures of an Arrow stream",
+        stream({"window": [[[1, 1, 0]] * 2], "future": ["1"]}, {"model": "sales"}),
+        "must be a column of the windows' futures",
+        "/future",
+    ),
+    streamed(
+        "futures that an Arrow stream's model does not take",
+        stream({"window": [[1, 2]], "future": [[1]]}),
+        "is not asked for, for this model has no exogenous columns: leave it out",
+        "/futures",
+    ),
+    streamed(
+        "a future as metadata of an Arrow stream",
+        stream({"window": [[1, 2]]}, {"future": "[1]"}),
+        "must be a column, named future, not metadata",
+        "/future",
     ),
     # intervals and samples
     Bad("levels that are a number", '{"window": [1, 2], "levels": 80}', LEVELS, "/levels"),
@@ -448,7 +591,7 @@ def test_another_method_is_refused_with_those_that_are_allowed(
         ("/forecast/", "there is no such path"),
         ("/docs/assets/nothing.js", "there is no such path"),
         ("/docs/assets/..%2f..%2fforecast.py", "there is no such path"),
-        ("/models/nosuch", "there are: default, mean, panel"),
+        ("/models/nosuch", "there are: clock, default, diary, mean, panel, sales"),
         ("/models/default/versions/3", "it has: 1, 2, 10"),
         ("/models/default/versions/x", "it has: 1, 2, 10"),
         ("/problems/nosuch", "there is no such kind of problem; there are: unreadable-body"),

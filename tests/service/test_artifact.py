@@ -184,3 +184,39 @@ def test_an_error_table_needs_a_graph_that_tells_the_scale() -> None:
     one = Tensor("values", "float32", (None, None, 1))
     forecast = Tensor("forecast", "float32", (None, 1))
     assert graph_fault(metadata, [one], [forecast]).endswith("output 'scale' is missing")
+
+
+def test_files_of_before_there_were_known_inputs_are_read_as_without_any() -> None:
+    older = build_metadata().model_dump()
+    del older["calendar"], older["exogenous"]
+    metadata = read_metadata({METADATA_KEY: json.dumps(older)})
+    assert (metadata.calendar, metadata.exogenous, metadata.known) == ((), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        pytest.param({"calendar": ["minute"]}, "its metadata is wrong at calendar.0: ", id="unknown field"),
+        pytest.param({"calendar": ["hour", "hour"]}, "its metadata is wrong at calendar: ", id="repeated field"),
+        pytest.param({"exogenous": ["price", "price"]}, "its metadata is wrong at exogenous: ", id="repeated column"),
+        pytest.param({"exogenous": ["x0"]}, "'x0' is both a feature and exogenous", id="a feature"),
+        pytest.param({"calendar": ["hour"]}, "but has no frequency to tell the times of steps by", id="no frequency"),
+    ],
+)
+def test_known_inputs_that_cannot_be_are_refused(changes: dict[str, Any], fault: str) -> None:
+    assert fault in read_fault(**changes)
+
+
+def test_a_graph_must_take_as_many_known_numbers_as_its_metadata_name() -> None:
+    metadata = build_metadata("drift", features=2, calendar=("hour",), exogenous=("price",), frequency="h")
+    known = Tensor("known", "float32", (None, None, 2))
+    check_graph(metadata, [VALUES, STATE, known], [FORECAST, NEXT_STATE])
+    assert graph_fault(metadata, [VALUES, STATE], [FORECAST, NEXT_STATE]).endswith("input 'known' is missing")
+    wide = Tensor("known", "float32", (None, None, 3))
+    assert graph_fault(metadata, [VALUES, STATE, wide], [FORECAST, NEXT_STATE]).endswith(
+        "input 'known' is float32 (any, any, 3), but must be float32 (any, any, 2)"
+    )
+    plain = build_metadata("drift", features=2)
+    assert graph_fault(plain, [VALUES, STATE, known], [FORECAST, NEXT_STATE]).endswith(
+        "input 'known' is not in the contract"
+    )

@@ -120,6 +120,31 @@ def test_of_a_window_longer_than_the_context_the_end_counts(
     assert np.array_equal(engine.forecast(windows, 4), engine.forecast(windows[:, -CONTEXT:], 4))
 
 
+@pytest.mark.parametrize("kind", ["informed", "informed_mean"])
+def test_what_is_known_of_each_step_goes_into_its_forecast(tmp_path: Path, kind: Kind) -> None:
+    engine = Engine.open(write_artifact(tmp_path / "model.onnx", kind, exogenous=("price",), context_length=CONTEXT))
+    windows, known = drawn(10, 40, CONTEXT + 2, 1), drawn(11, 40, CONTEXT + 2 + 2, 1)
+    found = engine.forecast(windows, 3, known)
+    series = windows[..., 0].astype(np.float64)
+    for step in range(3):
+        end = series.shape[1]
+        used = slice(end - 1, end) if kind == "informed" else slice(end - CONTEXT, end)
+        told = known[:, used, 0].mean(axis=1)
+        np.testing.assert_allclose(found[:, step, 0], series[:, used].mean(axis=1) + told, rtol=1e-4)
+        series = np.concatenate((series, found[:, step].astype(np.float64)), axis=1)
+
+
+def test_known_inputs_of_another_shape_are_refused_naming_that_which_is_due(
+    engines: dict[tuple[Kind, int], Engine], tmp_path: Path
+) -> None:
+    engine = Engine.open(write_artifact(tmp_path / "model.onnx", "informed", exogenous=("price",)))
+    for known in (None, drawn(0, 2, 5, 1), drawn(0, 2, 6, 2)):
+        with pytest.raises(ValueError, match=r"^what is known must be of shape \(2, 6, 1\)$"):
+            engine.forecast(drawn(1, 2, 4, 1), 3, known)
+    with pytest.raises(ValueError, match=r"^what is known must be of shape None$"):
+        engines["drift", 1].forecast(drawn(1, 2, 4, 1), 3, drawn(0, 2, 6, 1))
+
+
 def test_outputs_have_one_row_a_window(engines: dict[tuple[Kind, int], Engine]) -> None:
     step = engines["lstm", 3].run(drawn(2, 5, 4, 3))
     assert step.next_state is not None

@@ -28,7 +28,7 @@ CONTEXT = 8
 ALWAYS_INLINE = math.inf
 ALWAYS_ON_A_THREAD = 0.0
 LARGEST = float(np.finfo(np.float32).max)
-KINDS: list[Kind] = ["drift", "lstm", "mean", "bidirectional"]
+KINDS: list[Kind] = ["drift", "lstm", "mean", "bidirectional", "informed", "informed_mean"]
 Engines = dict[tuple[Kind, int], Engine]
 Outcome = Values | BaseException
 Answer = TypeVar("Answer")
@@ -42,6 +42,7 @@ class Recorder:
         self.minimum_window = model.minimum_window
         self.features = model.features
         self.state_size = model.state_size
+        self.known = model.known
         self.pace = Pace()
         self.shapes: list[tuple[int, ...]] = []
         self._model = model
@@ -51,13 +52,19 @@ class Recorder:
     def runs(self) -> int:
         return len(self.shapes)
 
-    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
+    def run(
+        self, values: Values, state: Values | None, known: Values | None = None
+    ) -> tuple[Values, Values | None, Values | None]:
         assert values.dtype == np.float32
         assert values.flags.c_contiguous
         self.shapes.append(values.shape)
         if values.shape[1] == self._failing_length:
             raise ArtifactError("its graph fails")
-        return self._model.run(values, state)
+        if known is not None:
+            assert known.dtype == np.float32
+            assert known.flags.c_contiguous
+            assert known.shape == (*values.shape[:2], self.known)
+        return self._model.run(values, state, known)
 
 
 class Held(Recorder):
@@ -69,11 +76,13 @@ class Held(Recorder):
         self.release = threading.Event()
         self.threads: set[str] = set()
 
-    def run(self, values: Values, state: Values | None) -> tuple[Values, Values | None, Values | None]:
+    def run(
+        self, values: Values, state: Values | None, known: Values | None = None
+    ) -> tuple[Values, Values | None, Values | None]:
         self.threads.add(threading.current_thread().name)
         self.is_held.set()
         assert self.release.wait(30)
-        return super().run(values, state)
+        return super().run(values, state, known)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     folder = tmp_path_factory.mktemp("engines")
     return {
         (kind, features): Engine.open(
-            write_artifact(folder / f"{kind}{features}.onnx", kind, features=features, context_length=CONTEXT)
+            write_artifact(
+                folder / f"{kind}{features}.onnx",
+                kind,
+                features=features,
+                context_length=CONTEXT,
+                exogenous=("price", "promotion") if kind.startswith("informed") else (),
+            )
         )
         for kind in KINDS
         for features in (1, 2)
@@ -96,6 +111,25 @@ def model(engines: Engines) -> Recorder:
 def line(length: int = 4, start: float = 1.0) -> Values:
     """A window that rises by 1 a step; the drift model goes on from its end."""
     return np.arange(start, start + length, dtype=np.float32)[:, None]
+
+
+def known_of(engine: Engine, windows: Sequence[Values], horizon: int) -> list[Values] | None:
+    """What is known of each window's steps and of those ahead, different for each; None for a model that takes none."""
+    if not engine.known:
+        return None
+    return [
+        np.random.default_rng((place, len(window))).normal(0, 3, (len(window) + horizon - 1, 2)).astype(np.float32)
+        for place, window in enumerate(windows)
+    ]
+
+
+def alone(engine: Engine, windows: Sequence[Values], horizon: int) -> list[Values]:
+    """The forecast of each window by the engine, with what is known of its steps."""
+    known = known_of(engine, windows, horizon)
+    return [
+        engine.forecast(window[None], horizon, None if known is None else known[place][None])[0]
+        for place, window in enumerate(windows)
+    ]
 
 
 def inline(max_batch: int = 16) -> Scheduler:
@@ -179,7 +213,8 @@ def test_any_mix_of_requests_gives_what_each_window_gives_alone(
             _, horizon, turns = asked[place]
             for _ in range(turns):
                 await asyncio.sleep(0)
-            return await scheduler.forecast(model, windows[place], horizon)
+            known = known_of(engine, windows[place], horizon)
+            return await scheduler.forecast(model, windows[place], horizon, known=known)
 
         answers = await asyncio.gather(*(request(place) for place in range(len(asked))))
         await scheduler.close()
@@ -187,7 +222,7 @@ def test_any_mix_of_requests_gives_what_each_window_gives_alone(
 
     answers = run(work)
     for place, (_, horizon, _) in enumerate(asked):
-        agree(answers[place], [engine.forecast(window[None], horizon)[0] for window in windows[place]])
+        agree(answers[place], alone(engine, windows[place], horizon))
     assert max(shape[0] for shape in model.shapes) <= max_batch
     assert sum(shape[0] for shape in model.shapes) == sum(len(lengths) * horizon for lengths, horizon, _ in asked)
 
@@ -218,7 +253,8 @@ def test_requests_that_leave_change_nothing_for_those_that_stay(
             _, horizon, turns = asked[place]
             for _ in range(turns):
                 await asyncio.sleep(0)
-            return await scheduler.forecast(engine, windows[place], horizon)
+            known = known_of(engine, windows[place], horizon)
+            return await scheduler.forecast(engine, windows[place], horizon, known=known)
 
         async def leave(place: int, turns: int) -> None:
             for _ in range(turns):
@@ -239,7 +275,7 @@ def test_requests_that_leave_change_nothing_for_those_that_stay(
             assert place in gone
             assert isinstance(answer, asyncio.CancelledError)
         else:
-            agree(answer, [engine.forecast(window[None], asked[place][1])[0] for window in windows[place]])
+            agree(answer, alone(engine, windows[place], asked[place][1]))
 
 
 @given(
@@ -309,15 +345,18 @@ def test_whoever_asks_for_scales_hears_that_of_each_window_and_no_later_one(
             for _ in range(turns):
                 await asyncio.sleep(0)
             told = scales[place] if asking[place] else None
-            forecasts = await scheduler.forecast(engine, windows[place], horizon, scales=told)
-            agree(forecasts, [engine.forecast(window[None], horizon)[0] for window in windows[place]])
+            known = known_of(engine, windows[place], horizon)
+            forecasts = await scheduler.forecast(engine, windows[place], horizon, scales=told, known=known)
+            agree(forecasts, alone(engine, windows[place], horizon))
 
         await asyncio.gather(*(request(place) for place in range(len(asked))))
         await scheduler.close()
 
     run(work)
     for place, told in enumerate(scales):
-        own = [engine.run(window[None, -CONTEXT:]).scale for window in windows[place]]
+        used = [window[None, -CONTEXT:] for window in windows[place]]
+        zeros = [np.zeros((1, window.shape[1], 2), np.float32) if engine.known else None for window in used]
+        own = [engine.run(window, known=known).scale for window, known in zip(used, zeros, strict=True)]
         for row, scale in zip(told, own, strict=True):
             if asking[place] and scale is not None:
                 np.testing.assert_allclose(row, scale[0], rtol=1e-5)
