@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from training import block_lstm
+
 
 @dataclass(frozen=True)
 class TensorFlow:
@@ -181,14 +183,18 @@ class TensorFlow:
             The sequence that it gives, what it knows at its end (1, batch, ·), and its states, each (1, batch, units).
         """
         rows = None if before is None else [state[0] for state in before]
+        swept = [self._swept(layer, x, rows) for layer in directions]
+        outputs, ends = [output for output, _ in swept], [after[0][None] for _, after in swept]
+        return self.concatenate(outputs), self.concatenate(ends), [state[None] for state in swept[-1][1]]
+
+    def _swept(self, layer: Any, x: Any, rows: Sequence[Any] | None) -> tuple[Any, list[Any]]:
+        """What one direction gives over a sequence, in the order of its steps, and its states at its end."""
+        if self.mask is None and block_lstm.suits(layer, x):
+            return block_lstm.swept(layer, x, rows)
         if self.single:
-            output, after = directions[0].cell(x[0], rows)
-            return output[None], output[None], [state[None] for state in after]
-        outputs, ends, after = [], [], []
+            output, after = layer.cell(x[0], rows)
+            return output[None], list(after)
         mask = None if self.mask is None else tf.transpose(self.mask[..., 0] > 0.5)
-        for layer in directions:
-            output, *after = layer(tf.transpose(x, (1, 0, 2)), initial_state=rows, mask=mask, training=self.training)
-            output = tf.transpose(output, (1, 0, 2))
-            outputs.append(output[::-1] if layer.go_backwards else output)
-            ends.append(after[0][None])
-        return self.concatenate(outputs), self.concatenate(ends), [state[None] for state in after]
+        output, *after = layer(tf.transpose(x, (1, 0, 2)), initial_state=rows, mask=mask, training=self.training)
+        output = tf.transpose(output, (1, 0, 2))
+        return (output[::-1] if layer.go_backwards else output), after
