@@ -1,16 +1,18 @@
-"""The command line of training: `python -m training fit | backtest | describe | sample`."""
+"""The command line of training: `python -m training fit | sweep | tune | backtest | describe | sample`."""
 
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -18,7 +20,11 @@ from rich.text import Text
 from service.artifact import FILE_NAME, FREQUENCY_PATTERN, VERSION_PATTERN, Metadata, Scores
 from service.errors import ArtifactError
 from training.config import Config, read_config
-from training.errors import ConfigError, DataError, ExportError, Interrupted, OutputError, TrainingError
+from training.errors import ConfigError, DataError, ExportError, FittingError, Interrupted, OutputError, TrainingError
+
+if TYPE_CHECKING:
+    from training.data import Panel, Split
+    from training.table import Table
 
 app = App(
     name="python -m training",
@@ -30,31 +36,15 @@ app = App(
 _WRONG, _FAILED, _INTERRUPTED = 2, 1, 130  # exit codes: bad input, a failure of ours, Ctrl-C
 
 
-@app.command
-def fit(
-    *,
-    output: Path,
-    data: Path | None = None,
-    dataset: str | None = None,
-    target: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
-    time: str | None = None,
-    series: str | None = None,
-    frequency: str | None = None,
-    season: int | None = None,
-    context: int | None = None,
-    horizon: int | None = None,
-    fill_limit: int | None = None,
-    skip_short: Annotated[bool | None, Parameter(negative="")] = None,
-    config: Path | None = None,
-    name: str | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    resume: bool = True,
-) -> None:
-    """Fit a model on a table, and write it to OUTPUT/NAME/VERSION with a report of how well it forecasts.
+_SEVERAL = Parameter(consume_multiple=True, negative="")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What `fit`, `sweep` and `tune` are given alike.
 
     Args:
-        output: Folder of models; the service serves it when LEADTIME_MODELS names it.
         data: CSV (comma, semicolon or tab; UTF-8) or Parquet file, one row per time step (and series).
         dataset: Instead of a file, a public data set: co2, elnino, macrodata, nile or sunspots.
         target: Columns to forecast; several make one model of them all. The only column of numbers when not given.
@@ -67,54 +57,221 @@ def fit(
         fill_limit: Longest run of missing steps that is filled, linearly; 3 when not given.
         skip_short: Leave out series that are too short, instead of refusing the table.
         config: TOML file of settings; those on the command line win.
+        seed: Number that all randomness comes from; 0 when not given.
+    """
+
+    data: Path | None = None
+    dataset: str | None = None
+    target: Annotated[list[str] | None, _SEVERAL] = None
+    time: str | None = None
+    series: str | None = None
+    frequency: str | None = None
+    season: int | None = None
+    context: int | None = None
+    horizon: int | None = None
+    fill_limit: int | None = None
+    skip_short: Annotated[bool | None, Parameter(negative="")] = None
+    config: Path | None = None
+    seed: int | None = None
+
+    def read(self, overrides: Mapping[str, Any]) -> "tuple[Table, Config]":
+        """The table and the configuration, other options of a command laid over the file's, too.
+
+        Raises:
+            ConfigError: as `read_config`.
+            DataError: no table or two are named, or it cannot be read.
+        """
+        own = {
+            "seed": self.seed,
+            "data": {
+                "target": tuple(self.target) if self.target else None,
+                "time": self.time,
+                "series": self.series,
+                "frequency": _frequency(self.frequency),
+                "season": self.season,
+                "horizon": self.horizon,
+                "fill_limit": self.fill_limit,
+                "skip_short": self.skip_short,
+            },
+            "network": {"context_length": self.context},
+        }
+        given = read_config(self.config, own | dict(overrides))
+        if (self.data is None) == (self.dataset is None):
+            raise DataError("give either --data FILE or --dataset NAME")
+        # pandas takes half a second to import: not before it is needed.
+        from training.datasets import load
+        from training.table import read_table
+
+        if self.dataset is not None:
+            table, usual = load(self.dataset)
+            given = _with_target(given, usual)
+        else:
+            table = read_table(Path(str(self.data)))
+        if "name" not in given.model_fields_set:
+            given = given.model_copy(update={"name": model_name(self.dataset or Path(str(self.data)).stem)})
+        return table, given
+
+
+_NOTHING_GIVEN = Given()
+
+
+@app.command
+def fit(
+    *,
+    output: Path,
+    given: Given = _NOTHING_GIVEN,
+    name: str | None = None,
+    epochs: int | None = None,
+    learning_rate: str | None = None,
+    seeds: int | None = None,
+    combine: Literal["mean", "median"] | None = None,
+    jobs: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    resume: bool = True,
+) -> None:
+    """Fit a model on a table, and write it to OUTPUT/NAME/VERSION with a report of how well it forecasts.
+
+    Args:
+        output: Folder of models; the service serves it when LEADTIME_MODELS names it.
         name: The model's name. The file's name when not given.
         epochs: Most passes over the training windows, 60 when not given; fitting stops earlier when validation no
             longer improves.
-        seed: Number that all randomness comes from; 0 when not given.
+        learning_rate: The highest one that is reached, 0.002 when not given; `auto` finds one by a short sweep first.
+        seeds: Networks that are fitted, from SEED and the seeds after it, and forecast together; 1 when not given.
+        combine: What is made of the forecasts of several networks at each step: their mean or their median.
+        jobs: Networks that are fitted at a time, where they are several; one for each core when not given. What comes
+            out does not depend on it.
         resume: Go on from an interrupted run of the same data and settings.
     """
-    given = read_config(
-        config,
+    table, config = given.read(
         {
             "name": name,
-            "seed": seed,
-            "data": {
-                "target": tuple(target) if target else None,
-                "time": time,
-                "series": series,
-                "frequency": _frequency(frequency),
-                "season": season,
-                "horizon": horizon,
-                "fill_limit": fill_limit,
-                "skip_short": skip_short,
-            },
-            "network": {"context_length": context},
-            "fitting": {"epochs": epochs},
-        },
+            "fitting": {"epochs": epochs, "learning_rate": learning_rate},
+            "ensemble": {"seeds": seeds, "combine": combine},
+        }
     )
-    if (data is None) == (dataset is None):
-        raise DataError("give either --data FILE or --dataset NAME")
     _quieten()
-    # pandas takes half a second to import: not before it is needed.
-    from training.datasets import load
     from training.pipeline import REPORT_NAME, train
     from training.progress import Bars
-    from training.table import read_table
 
-    if dataset is not None:
-        table, usual = load(dataset)
-        given = _with_target(given, usual)
-    else:
-        table = read_table(Path(str(data)))
-    if "name" not in given.model_fields_set:
-        given = given.model_copy(update={"name": model_name(dataset or Path(str(data)).stem)})
-    console = Console(stderr=True)
-    with Bars(console) as bars:
-        trained = train(table, given, output, resume=resume, told=bars)
+    with Bars(Console(stderr=True)) as bars:
+        trained = train(table, config, output, resume=resume, told=bars, jobs=jobs)
     shown = Console()
     _show_scores(shown, trained.metadata)
     for file in (FILE_NAME, REPORT_NAME):
         _say(shown, f"wrote {trained.folder / file}")
+
+
+@app.command
+def sweep(
+    *,
+    output: Path,
+    given: Given = _NOTHING_GIVEN,
+    lowest: float = 1e-8,
+    highest: float | None = None,
+    epochs: int = 100,
+    steps: int = 5,
+) -> None:
+    """Fit at a rate that rises exponentially by epoch, and suggest a learning rate from how the losses went.
+
+    Args:
+        output: Folder for a plot, sweep.png, and the loss at each rate, sweep.csv.
+        lowest: The first rate.
+        highest: The last rate. When not given, 1e-3 after the epochs asked for; where the loss has not turned by then,
+            the sweep goes on at the same pace.
+        epochs: How many rates there are from the lowest to the highest; with the usual ones the rate rises tenfold in
+            20 epochs. The sweep ends earlier where the loss diverges.
+        steps: Batches of each epoch, the same ones in all.
+    """
+    _quieten()
+    from training.pipeline import without_messages
+    from training.progress import Bars
+
+    table, config = given.read({})
+    with without_messages():
+        from training import sweep as sweeping
+    usual = sweeping.Range()
+    if highest is None:
+        rates = sweeping.Range(lowest, usual.highest, epochs, steps, usual.beyond)
+    else:
+        rates = sweeping.Range(lowest, highest, epochs, steps, beyond=highest)
+    sweeping.check(rates)
+    panel, config, parts = _prepared(table, config)
+    with Bars(Console(stderr=True)) as bars:
+        for note in panel.notes:
+            bars.say(note)
+        found = sweeping.sweep(panel, parts, config, rates, partial(bars.stage, "learning rates"))
+    shown = Console()
+    rate = "no learning rate is suggested" if found.suggested is None else f"learning rate {found.suggested:g}"
+    _say(shown, f"{rate}: {found.told}")
+    for written in sweeping.write(found, output):
+        _say(shown, f"wrote {written}")
+
+
+@app.command
+def tune(
+    *,
+    output: Path,
+    given: Given = _NOTHING_GIVEN,
+    name: str | None = None,
+    epochs: int | None = None,
+    learning_rate: str | None = None,
+    trials: int = 20,
+    widths: Annotated[list[int] | None, _SEVERAL] = None,
+    depths: Annotated[list[int] | None, _SEVERAL] = None,
+    contexts: Annotated[list[int] | None, _SEVERAL] = None,
+    rates: tuple[float, float] | None = None,
+    losses: Annotated[list[str] | None, _SEVERAL] = None,
+    cells: Annotated[list[str] | None, _SEVERAL] = None,
+    resume: bool = True,
+) -> None:
+    """Search for a better configuration on validation data, and write the best one as a file that `fit` takes.
+
+    Args:
+        output: Folder for best.toml, trials.csv, trials.html, and the journal by which the search can go on.
+        name: The name of the model that best.toml makes. The file's name when not given.
+        epochs: Most passes over the training windows in each trial, 60 when not given, and in fitting with best.toml.
+        learning_rate: That of the first trial, 0.002 when not given; `auto` finds one by a short sweep first.
+        trials: How many there are to be, those of earlier runs of the same search included; the first is always the
+            configuration as given.
+        widths: Units of all layers to choose from; 32 64 128 when not given.
+        depths: Numbers of layers to choose from; 1 2 3 when not given.
+        contexts: Steps of history to choose from; half the usual, the usual and its double when not given.
+        rates: Lowest and highest learning rate; 0.0003 0.01 when not given.
+        losses: Among huber, mae and mse; all of them when not given.
+        cells: Among lstm, gru, rnn and peephole_lstm; the network's when not given.
+        resume: Go on with the search that the folder holds.
+    """
+    searched = {
+        "width": widths,
+        "depth": depths,
+        "context_length": contexts,
+        "learning_rate": rates,
+        "loss": losses,
+        "cell": cells,
+    }
+    table, config = given.read(
+        {"name": name, "fitting": {"epochs": epochs, "learning_rate": learning_rate}, "tune": searched}
+    )
+    if trials < 1:
+        raise ConfigError("--trials: at least 1, which is the configuration as given")
+    _quieten()
+    from training.pipeline import without_messages
+    from training.progress import Bars
+    from training.trials import show
+    from training.trials_report import write
+
+    panel, config, parts = _prepared(table, config)
+    with without_messages():
+        from training.tune import search
+    with Bars(Console(stderr=True)) as bars:
+        for note in panel.notes:
+            bars.say(note)
+        keep = partial(write, table.source, panel.notes, output)
+        found = search(panel, parts, config, output, trials=trials, resume=resume, told=bars, after=keep)
+    shown = Console()
+    show(shown, found)
+    for written in write(table.source, panel.notes, output, found):
+        _say(shown, f"wrote {written}")
 
 
 @app.command
@@ -123,7 +280,7 @@ def backtest(
     *,
     data: Path | None = None,
     dataset: str | None = None,
-    target: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    target: Annotated[list[str] | None, _SEVERAL] = None,
     time: str | None = None,
     series: str | None = None,
     frequency: str | None = None,
@@ -133,7 +290,7 @@ def backtest(
     horizon: int | None = None,
     origins: int | None = None,
     stride: int | None = None,
-    levels: Annotated[list[float] | None, Parameter(consume_multiple=True, negative="")] = None,
+    levels: Annotated[list[float] | None, _SEVERAL] = None,
     references: Annotated[
         list[Literal["ets", "theta", "arima"]] | None, Parameter(consume_multiple=True, negative="")
     ] = None,
@@ -287,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(errors, "interrupted: nothing was written")
         return _INTERRUPTED
-    except (ExportError, ArtifactError) as error:
+    except (ExportError, FittingError, ArtifactError) as error:
         _say(errors, f"error: {error}")
         return _FAILED
     except (CycloptsError, TrainingError) as error:
@@ -308,6 +465,15 @@ def _frequency(code: str | None) -> str | None:
     if code is not None and not re.fullmatch(FREQUENCY_PATTERN, code):
         raise ConfigError("--frequency: use s, min, h, D, W, M, Q or Y, after a number where needed, such as 15min")
     return code
+
+
+def _prepared(table: "Table", config: Config) -> "tuple[Panel, Config, Split]":
+    """A table's series, the configuration with a context that suits them, and where their parts meet."""
+    from training.data import read_panel, split, suited
+
+    panel = read_panel(table, config)
+    config = suited(config, min(len(one.values) for one in panel.series), panel.season)
+    return panel, config, split(panel, config)
 
 
 def _artifact(path: Path) -> Path:

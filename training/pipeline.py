@@ -54,6 +54,8 @@ class Told(Protocol):
 
     def backtest(self, done: int, total: int) -> None: ...
 
+    def stage(self, name: str, done: int, total: int, told: str = "") -> None: ...
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -85,7 +87,7 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
     try:
         with writing(output):
             if not resume:
-                checkpoint.unlink(missing_ok=True)
+                shutil.rmtree(checkpoint.parent, ignore_errors=True)
             elif checkpoint.exists():
                 told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
             trained = _train(table, panel, parts, config, output, checkpoint, told)
@@ -100,15 +102,31 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
     return trained
 
 
+@contextmanager
+def without_messages() -> Iterator[None]:
+    """Keep what TensorFlow's libraries write to standard error from users: no setting of theirs stops all of it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _train(
     table: Table, panel: Panel, parts: Split, config: Config, output: Path, checkpoint: Path, told: Told
 ) -> Trained:
     # TensorFlow takes seconds to import: not before the data are known to be good.
-    with _without_messages():
+    with without_messages():
         from training.export import export, write_metadata
         from training.fit import fit
+        from training.sweep import with_a_rate
         from training.windows import minimum_window
 
+    config = with_a_rate(panel, parts, config, checkpoint.parent, told)
     fitted = fit(panel, parts, config, checkpoint=checkpoint, progress=told)
     if advice := still_improving(fitted.history, config.fitting.epochs):
         told.say(advice)
@@ -144,20 +162,6 @@ def _finisher(
         (staged / REPORT_NAME).write_text(report, encoding="utf-8")
 
     return finish
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Keep what TensorFlow's libraries write to standard error from users: no setting of theirs stops all of it."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _checkpoint(output: Path, config: Config, panel: Panel) -> Path:

@@ -25,6 +25,7 @@ class Bars:
         self._epochs: TaskID | None = None
         self._batches: TaskID | None = None
         self._backtest: TaskID | None = None
+        self._stages: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -52,6 +53,11 @@ class Bars:
             if task is not None:
                 self._progress.update(task, visible=False)
         self._backtest = self._shown(self._backtest, "backtest", done, total)
+
+    def stage(self, name: str, done: int, total: int, told: str = "") -> None:
+        """A bar of a name of its own, there until it is done; nothing without a terminal."""
+        self._stages[name] = self._shown(self._stages.get(name), name, done, total, told)
+        self._progress.update(self._stages[name], visible=done < total)
 
     def _shown(self, task: TaskID | None, name: str, done: int, total: int, told: str = "") -> TaskID:
         if task is None:
