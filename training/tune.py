@@ -180,16 +180,16 @@ class Judge:
 
     def __call__(self, network: Forecaster) -> float:
         """The error of a network; infinite where its forecasts are no numbers."""
-        engine = self._served(network)
         sums, count = 0.0, 0
         try:
+            engine = self._served(network)
             for roll in forecast(engine, self._blocks, self._horizon, scales=False):
                 errors = roll.actual - roll.forecasts[MODEL]  # (origins, horizon, features)
                 losses = 2 * np.maximum(self._quantile * errors, (self._quantile - 1) * errors)
                 scaled = (losses / np.where(roll.spread > 0, roll.spread, np.nan)[:, None]).ravel()
                 known = scaled[~np.isnan(scaled)]
                 sums, count = sums + float(known.sum()), count + len(known)
-        except ArtifactError:  # forecasts that are not finite
+        except ArtifactError:  # the network forecasts what is no number
             return float("inf")
         return sums / count if count else float("inf")
 
@@ -343,7 +343,7 @@ class _Search:
 def _open(folder: Path, digest: str, epochs: int) -> optuna.Study:
     """The study in a folder's journal; what was under way in it when it was left is put down as failed."""
     pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=_UNPRUNED, n_warmup_steps=max(1, round(_UNPRUNED_SHARE * epochs))
+        n_startup_trials=_UNPRUNED, n_warmup_steps=max(2, round(_UNPRUNED_SHARE * epochs))
     )
     file = folder / JOURNAL_NAME
     try:
