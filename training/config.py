@@ -19,6 +19,7 @@ Cell = Literal["lstm", "gru", "rnn", "peephole_lstm"]
 Output = Literal["sequence", "vector", "horizon"]
 Activation = Literal["tanh", "relu", "leaky_relu", "elu"]
 Initialiser = Literal["glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal"]
+Combine = Literal["mean", "median"]
 RecurrentInitialiser = Literal["orthogonal", "identity", "glorot_uniform", "glorot_normal"]
 
 _IN_WORDS: Final = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN", "peephole_lstm": "LSTM with peepholes"}
@@ -202,6 +203,11 @@ class Fitting(_Section):
         default=True, description="Whether forecasts fed back are learnt from too, where the state is carried."
     )
     warm_up: int = Field(default=100, ge=0, description="Batches over which the learning rate rises to its value.")
+    average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Share that each batch keeps of a running average of the weights, which is then what is judged and "
+        "served; none where not given.",
+    )
 
     @property
     def rate(self) -> float:
@@ -221,6 +227,16 @@ class Fitting(_Section):
                 "fitting.clip_value", "a gradient is clipped in one way: leave it away, or set fitting.clip_norm to 0"
             )
         return self
+
+
+class Ensembling(_Section):
+    """How many networks the artifact holds, and how their forecasts become one."""
+
+    seeds: Positive = Field(default=1, description="Networks fitted, from `seed` and as many seeds after it.")
+    checkpoints: Positive = Field(
+        default=1, description="Epochs of each seed whose weights are members, those of least validation loss."
+    )
+    combine: Combine = Field(default="mean", description="Of the members' forecasts, at each step.")
 
 
 class Tuning(_Section):
@@ -258,10 +274,23 @@ class Config(_Section):
     data: Data = Data()
     network: Network = Network()
     fitting: Fitting = Fitting()
+    ensemble: Ensembling = Ensembling()
     tune: Tuning = Field(default=Tuning(), exclude=True)  # no part of what a run produces
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the networks that are fitted."""
+        return range(self.seed, self.seed + self.ensemble.seeds)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        epochs = min(self.fitting.epochs, self.fitting.patience + 1)
+        if self.ensemble.checkpoints > epochs:
+            raise _contradiction(
+                "ensemble.checkpoints",
+                f"fitting may stop after {epochs} epochs (fitting.epochs, fitting.patience) and has no more to take: "
+                f"may be at most {epochs}",
+            )
         if self.fitting.loss == "pinball" and self.tune.loss is not None:
             raise _contradiction(
                 "tune.loss", "with fitting.loss = 'pinball' a quantile is fitted, and no other loss does: leave it away"
@@ -283,7 +312,7 @@ class Config(_Section):
 
 
 def read_config(file: Path | None, overrides: Mapping[str, Mapping[str, Any] | Any]) -> Config:
-    """Read a TOML file of `[data]`, `[network]`, `[fitting]` sections and lay the command line's values over it.
+    """Read a TOML file of sections such as `[data]` or `[network]`, and lay the command line's values over it.
 
     Args:
         file: the TOML file, or None for the defaults.

@@ -4,6 +4,7 @@ TrainingError
 ├── ConfigError    a configuration key is unknown or holds what it cannot hold
 ├── DataError      the data cannot be fitted on: missing, unreadable, irregular, too short, ...
 ├── Interrupted    the run was interrupted; the message says how to go on
+├── FittingError   a process that fitted a network ended before it was done
 ├── ExportError    the network cannot be written as an artifact that computes what it computes
 └── OutputError    the output folder cannot hold the artifact
 """
@@ -19,6 +20,10 @@ class ConfigError(TrainingError):
 
 class DataError(TrainingError):
     """The data cannot be used as they are."""
+
+
+class FittingError(TrainingError):
+    """A process that fitted a network ended before it was done."""
 
 
 class ExportError(TrainingError):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from training.cells import numbers
 from training.config import Config, Fitting
 from training.data import Panel, Split
 from training.model import Forecaster
@@ -19,7 +21,11 @@ from training.windows import Batch, Windows
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from
 _CONTEXT_WEIGHT: Final = 0.2  # of steps inside the context, whose scale has seen what they forecast
 _USUAL_MOMENTUM: Final = 0.9
+_FORGETTING: Final = 9.0  # batches: averages are over about a ninth of those so far, until that is as many as asked for
 _ERROR_LIMIT: Final = 30.0  # errors in units of a window's own scale teach nothing beyond: it was flat before a jump
+
+
+Weights = list[npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +38,13 @@ class History:
     @property
     def best_epoch(self) -> int:
         """The epoch of the least validation loss, one that is no number being the worst; 0 before the first."""
-        if not self.validation:
-            return 0
-        losses = np.array(self.validation)
-        return int(np.argmin(np.where(np.isnan(losses), np.inf, losses))) + 1
+        return next(iter(self.best_epochs(1)), 0)
+
+    def best_epochs(self, count: int) -> list[int]:
+        """At most `count` epochs, the one of the least validation loss first; after it, none without a loss."""
+        losses = np.array(self.validation, float)
+        order = np.argsort(np.where(np.isnan(losses), np.inf, losses), kind="stable")[:count]
+        return [int(index) + 1 for place, index in enumerate(order) if place == 0 or np.isfinite(losses[index])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class Fitted:
     network: Forecaster
     history: History
     resumed_at: int  # the epoch that fitting went on from; 0 where it began afresh
+    kept: dict[int, Weights]  # those of the best epochs by their number, the best one first
 
 
 class Progress(Protocol):
@@ -57,10 +67,7 @@ class Progress(Protocol):
 
 def fit(panel: Panel, split: Split, config: Config, *, checkpoint: Path, progress: Progress) -> Fitted:
     """Fit the network that a configuration asks for to a panel's training part; see `fit_network`."""
-    keras.utils.set_random_seed(config.seed)
-    network = Forecaster.from_network(
-        config.network, features=len(panel.features), season=panel.season, horizon=split.horizon
-    )
+    network = unfitted(panel, split, config)
     windows = Windows.cut(panel, split, config)
     return fit_network(
         network,
@@ -70,7 +77,22 @@ def fit(panel: Panel, split: Split, config: Config, *, checkpoint: Path, progres
         steps_per_epoch=windows.steps_per_epoch,
         checkpoint=checkpoint,
         progress=progress,
+        keep=config.ensemble.checkpoints,
     )
+
+
+def unfitted(panel: Panel, split: Split, config: Config) -> Forecaster:
+    """The network that a configuration asks for over a panel, with the weights that its seed begins with."""
+    keras.utils.set_random_seed(config.seed)
+    return Forecaster.from_network(
+        config.network, features=len(panel.features), season=panel.season, horizon=split.horizon
+    )
+
+
+def validation_loss(network: Forecaster, panel: Panel, split: Split, config: Config) -> float:
+    """The mean loss of a fitted network on validation data, as each epoch is judged by."""
+    run = _Run(network, None, config.fitting.model_copy(update={"average": None}))
+    return run.judged(Windows.cut(panel, split, config).judged())
 
 
 def fit_network(
@@ -82,6 +104,7 @@ def fit_network(
     steps_per_epoch: int,
     checkpoint: Path,
     progress: Progress,
+    keep: int = 1,
 ) -> Fitted:
     """Fit a network, leaving it with the weights of its best epoch on validation data.
 
@@ -94,6 +117,7 @@ def fit_network(
         checkpoint: file that holds the whole state of the run after each epoch; where it exists, the run goes on
             from it, and loses at most one epoch.
         progress: is told of each batch and epoch.
+        keep: of how many epochs, the best ones, the weights are kept.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
         fitting.rate / 10,
@@ -104,7 +128,7 @@ def fit_network(
     )
     optimizer = _optimizer(fitting, schedule)
     optimizer.build(network.trainable_variables)
-    run = _Run(network, optimizer, fitting)
+    run = _Run(network, optimizer, fitting, keep)
     resumed_at = run.restore(checkpoint)
     for number in range(resumed_at, fitting.epochs):
         if run.patience_is_spent():
@@ -113,12 +137,12 @@ def fit_network(
         for done, batch in enumerate(epochs(number), start=1):
             losses.append(run.learn(batch))
             progress.batch(done, steps_per_epoch)
-        training = float(np.mean([float(loss) for loss in losses]))
-        run.record(training, float(np.mean([float(run.judge(batch)) for batch in validation])))
+        run.record(float(np.mean([float(loss) for loss in losses])), validation)
         run.save(checkpoint)
-        progress.epoch(number + 1, fitting.epochs, training, run.history.validation[-1])
-    network.set_weights(run.best)
-    return Fitted(network, run.history, resumed_at)
+        progress.epoch(number + 1, fitting.epochs, run.history.training[-1], run.history.validation[-1])
+    kept = {epoch: run.kept[epoch] for epoch in run.history.best_epochs(keep)}
+    network.set_weights(kept[run.history.best_epoch])
+    return Fitted(network, run.history, resumed_at, kept)
 
 
 def losses_by_rate(
@@ -147,12 +171,15 @@ def _optimizer(fitting: Fitting, schedule: Any) -> keras.optimizers.Optimizer:
 class _Run:
     """The state of a fitting run: everything that a checkpoint must hold."""
 
-    def __init__(self, network: Forecaster, optimizer: Any, fitting: Fitting) -> None:
+    def __init__(self, network: Forecaster, optimizer: Any, fitting: Fitting, keep: int = 1) -> None:
         self.network = network
         self.optimizer = optimizer
         self.fitting = fitting
         self.history = History()
-        self.best: list[npt.NDArray[np.float32]] = network.get_weights()
+        self.kept: dict[int, Weights] = {}  # of the best epochs, as many as are to be kept
+        self._keep = keep
+        averaged = network.trainable_variables if fitting.average is not None else []
+        self._averages = [tf.Variable(weight, trainable=False) for weight in averaged]
         window = tf.TensorSpec((None, None, network.features), tf.float32)
         steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
         lengths = [tf.TensorSpec((None,), tf.int32)] if fitting.lengths == "mixed" else []
@@ -163,22 +190,28 @@ class _Run:
     def learn(self, batch: Batch) -> Any:
         return self._learn(*(part for part in batch if part is not None))
 
-    def judge(self, batch: Batch) -> Any:
-        return self._judge(batch.values, batch.context, batch.free, 0.0)
+    def judged(self, batches: Sequence[Batch]) -> float:
+        return float(np.mean([float(self._judge(batch.values, batch.context, batch.free, 0.0)) for batch in batches]))
 
     def patience_is_spent(self) -> bool:
         return len(self.history.validation) - self.history.best_epoch >= self.fitting.patience
 
-    def record(self, training: float, validation: float) -> None:
+    def record(self, training: float, validation: Sequence[Batch]) -> None:
+        """End an epoch: judge the weights, the averaged ones where there are any, and keep them if they are good."""
+        with self._averaged():
+            loss = self.judged(validation)
+            weights = self.network.get_weights()
         self.history.training.append(training)
-        self.history.validation.append(validation)
-        if self.history.best_epoch == len(self.history.validation):
-            self.best = self.network.get_weights()
+        self.history.validation.append(loss)
+        known = self.kept | {len(self.history.validation): weights}
+        self.kept = {epoch: known[epoch] for epoch in self.history.best_epochs(self._keep)}
 
     def save(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"weight_{index}": value for index, value in enumerate(self.network.get_weights())}
-        arrays |= {f"best_{index}": value for index, value in enumerate(self.best)}
+        for epoch, kept in self.kept.items():
+            arrays |= {f"kept_{epoch}_{index}": value for index, value in enumerate(kept)}
+        arrays |= {f"average_{index}": np.asarray(value) for index, value in enumerate(self._averages)}
         arrays |= {f"optimizer_{index}": np.asarray(value) for index, value in enumerate(self.optimizer.variables)}
         losses = {"training": self.history.training, "validation": self.history.validation}
         unfinished = file.with_suffix(".part")
@@ -191,11 +224,17 @@ class _Run:
         if not file.exists():
             return 0
         with np.load(file) as saved:
-            self.network.set_weights([saved[f"weight_{index}"] for index in range(len(self.network.weights))])
-            self.best = [saved[f"best_{index}"] for index in range(len(self.network.weights))]
+            count = len(self.network.weights)
+            self.network.set_weights([saved[f"weight_{index}"] for index in range(count)])
             for index, variable in enumerate(self.optimizer.variables):
                 variable.assign(saved[f"optimizer_{index}"])
+            for index, variable in enumerate(self._averages):
+                variable.assign(saved[f"average_{index}"])
             self.history = History(**json.loads(str(saved["history"])))
+            self.kept = {
+                epoch: [saved[f"kept_{epoch}_{index}"] for index in range(count)]
+                for epoch in self.history.best_epochs(self._keep)
+            }
         return len(self.history.training)
 
     def _descend(self, values: Any, context: Any, free: Any, lengths: Any = None) -> Any:
@@ -203,7 +242,28 @@ class _Run:
             loss = self._loss(values, context, free, _CONTEXT_WEIGHT, lengths, training=True)
         weights = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
+        self._average()
         return loss
+
+    def _average(self) -> None:
+        """Let the averages follow the weights: at first closely, so that they forget where the weights began."""
+        if self.fitting.average is None:
+            return
+        steps = tf.cast(self.optimizer.iterations, tf.float32)
+        share = tf.minimum(self.fitting.average, steps / (steps + _FORGETTING))
+        for average, weight in zip(self._averages, self.network.trainable_variables, strict=True):
+            average.assign(share * average + (1.0 - share) * weight)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network with its averaged weights for a while; with its own where none are averaged."""
+        variables = self.network.trainable_variables[: len(self._averages)]
+        own = [numbers(variable) for variable in variables]
+        for variable, average in zip(variables, self._averages, strict=True):
+            variable.assign(average)
+        yield
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
 
     def _loss(
         self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any = None, training: bool = False

@@ -180,6 +180,13 @@ class Recorder:
     def exp(self, x: Any) -> Any:
         return self.node("Exp", x)
 
+    def sin(self, x: Any) -> Any:
+        return self.node("Sin", x)
+
+    def looked_up(self, table: Any, places: Any) -> Any:
+        rows = table if isinstance(table, np.ndarray) else numbers(table)
+        return self.node("Gather", rows, self.squeeze(self.whole(places), 2), axis=0)
+
     def softmax(self, x: Any) -> Any:
         return self.node("Softmax", x, axis=-1)
 
@@ -324,7 +331,7 @@ def _needed(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> list[onnx.Node
         if not wanted & set(node.output):
             continue
         for place, name in enumerate(node.output):
-            if name not in wanted and len(node.output) > 1 and node.op_type != "Split":
+            if name not in wanted and node.op_type in ("LSTM", "GRU", "RNN"):
                 node.output[place] = ""
         wanted |= _used([node])
         kept.append(node)

@@ -1,6 +1,7 @@
 """One training run, from a table to a version in the folder of models."""
 
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -12,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from service.artifact import FILE_NAME, Metadata, Provenance
+from service.artifact import FILE_NAME, Member, Metadata, Provenance
 from service.engine import Engine
-from training.backtest import Evaluation, backtest
+from training.backtest import MODEL, Evaluation, backtest
 from training.calibration import error_table
 from training.config import Config
 from training.data import Panel, Split, read_panel, split, suited
@@ -25,7 +26,7 @@ from training.timeline import in_words
 from training.versions import check_output, publish, staging, writing
 
 if TYPE_CHECKING:
-    from training.fit import Fitted
+    from training.members import Members, MemberTold
 
 REPORT_NAME: Final = "report.html"
 
@@ -52,6 +53,8 @@ class Told(Protocol):
 
     def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
 
+    def member(self, number: int, total: int) -> "MemberTold": ...
+
     def backtest(self, done: int, total: int) -> None: ...
 
     def stage(self, name: str, done: int, total: int, told: str = "") -> None: ...
@@ -65,15 +68,17 @@ class Trained:
     metadata: Metadata
 
 
-def train(table: Table, config: Config, output: Path, *, resume: bool, told: Told) -> Trained:
-    """Check the data, fit a network, export it, backtest the artifact, and publish it with its report.
+def train(table: Table, config: Config, output: Path, *, resume: bool, told: Told, jobs: int | None = None) -> Trained:
+    """Check the data, fit the networks, export them, backtest the artifact, and publish it with its report.
 
     Nothing is written before the data have been checked. A run that was interrupted is taken up again from its last
-    epoch by one with the same data and configuration, unless `resume` is false.
+    epoch by one with the same data and configuration, unless `resume` is false. `jobs` is how many networks are fitted
+    at a time; see `training.members`.
 
     Raises:
         DataError: the data cannot be fitted on.
         OutputError: the output folder cannot be written to.
+        FittingError: a process that fitted a network ended before it was done.
         ExportError: the network cannot be exported faithfully.
         Interrupted: by the keyboard or a signal.
     """
@@ -83,22 +88,22 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
     for note in panel.notes:
         told.say(note)
     check_output(output, config.name)
-    checkpoint = _checkpoint(output, config, panel)
+    checkpoints = _checkpoints(output, config, panel)
     try:
         with writing(output):
             if not resume:
-                shutil.rmtree(checkpoint.parent, ignore_errors=True)
-            elif checkpoint.exists():
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            elif _begun(checkpoints):
                 told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
-            trained = _train(table, panel, parts, config, output, checkpoint, told)
+            trained = _train(table, panel, parts, config, output, checkpoints, told, jobs)
     except KeyboardInterrupt:
         again = (
-            "the same command goes on from the last finished epoch" if checkpoint.exists() else "nothing was written"
+            "the same command goes on from the last finished epoch" if _begun(checkpoints) else "nothing was written"
         )
         raise Interrupted(f"interrupted: {again}") from None
-    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     with suppress(OSError):
-        checkpoint.parent.parent.rmdir()  # unless other runs have checkpoints there
+        checkpoints.parent.rmdir()  # unless other runs have checkpoints there
     return trained
 
 
@@ -117,18 +122,26 @@ def without_messages() -> Iterator[None]:
 
 
 def _train(
-    table: Table, panel: Panel, parts: Split, config: Config, output: Path, checkpoint: Path, told: Told
+    table: Table,
+    panel: Panel,
+    parts: Split,
+    config: Config,
+    output: Path,
+    checkpoints: Path,
+    told: Told,
+    jobs: int | None,
 ) -> Trained:
     # TensorFlow takes seconds to import: not before the data are known to be good.
     with without_messages():
         from training.export import export, write_metadata
-        from training.fit import fit
+        from training.fit import validation_loss
+        from training.members import fit_members
         from training.sweep import with_a_rate
         from training.windows import minimum_window
 
-    config = with_a_rate(panel, parts, config, checkpoint.parent, told)
-    fitted = fit(panel, parts, config, checkpoint=checkpoint, progress=told)
-    if advice := still_improving(fitted.history, config.fitting.epochs):
+    config = with_a_rate(panel, parts, config, checkpoints, told)
+    fitted = fit_members(panel, parts, config, checkpoints=checkpoints, told=told, jobs=jobs)
+    if advice := still_improving(fitted.histories, config.fitting.epochs):
         told.say(advice)
     minimum = minimum_window(config.network.context_length, panel.season)
     metadata = _metadata(table, panel, parts, config, fitted, minimum)
@@ -139,10 +152,48 @@ def _train(
         engine = Engine.open(artifact)
         evaluation = backtest(engine, panel, parts, progress=told.backtest)
         errors = error_table(engine, panel, parts)
-        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": errors})
+        training = metadata.training.model_copy(
+            update={
+                "validation_loss": _finite(validation_loss(fitted.network, panel, parts, config)),
+                "members": _alone(fitted, metadata, panel, parts, staged, told),
+            }
+        )
+        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": errors, "training": training})
         finish = _finisher(staged, metadata, panel, parts, config, fitted, evaluation, write_metadata)
         folder = publish(staged, output / config.name, finish)
     return Trained(folder, metadata.model_copy(update={"version": folder.name}))
+
+
+def _alone(
+    fitted: "Members", metadata: Metadata, panel: Panel, parts: Split, staged: Path, told: Told
+) -> tuple[Member, ...]:
+    """The networks of an ensemble with the scores that each has alone, as an artifact of its own; none for one."""
+    from training.ensemble import Ensemble
+    from training.export import export
+
+    if not isinstance(fitted.network, Ensemble):
+        return ()
+    found: list[Member] = []
+    artifact = staged / "member.onnx"
+    for network, (run, epoch) in zip(fitted.network.members, fitted.epochs, strict=True):
+        told.say(f"scoring network {len(found) + 1} of {len(fitted.network.members)} alone")
+        export(network, metadata.model_copy(update={"state_size": network.state_size}), artifact)
+        scores = backtest(Engine.open(artifact), panel, parts, progress=told.backtest).scores
+        found.append(
+            Member(
+                seed=run.seed,
+                epoch=epoch,
+                validation_loss=_finite(run.history.validation[epoch - 1]),
+                one_step=scores.one_step[MODEL],
+                multi_step=scores.multi_step[MODEL],
+            )
+        )
+    artifact.unlink()
+    return tuple(found)
+
+
+def _finite(loss: float) -> float | None:
+    return loss if math.isfinite(loss) else None
 
 
 def _finisher(
@@ -151,32 +202,37 @@ def _finisher(
     panel: Panel,
     parts: Split,
     config: Config,
-    fitted: "Fitted",
+    fitted: "Members",
     evaluation: Evaluation,
     write_metadata: Callable[[Path, Metadata], None],
 ) -> Callable[[str], None]:
     def finish(version: str) -> None:
         told = metadata.model_copy(update={"version": version})
         write_metadata(staged / FILE_NAME, told)
-        report = render(told, panel, parts, fitted.history, evaluation, epoch_limit=config.fitting.epochs)
+        report = render(told, panel, parts, fitted.histories, evaluation, epoch_limit=config.fitting.epochs)
         (staged / REPORT_NAME).write_text(report, encoding="utf-8")
 
     return finish
 
 
-def _checkpoint(output: Path, config: Config, panel: Panel) -> Path:
+def _checkpoints(output: Path, config: Config, panel: Panel) -> Path:
     digest = hashlib.sha256(f"{config.model_dump_json()}\n{panel.digest}".encode()).hexdigest()
-    return output / _CHECKPOINTS / digest[:16] / "run.npz"
+    return output / _CHECKPOINTS / digest[:16]
+
+
+def _begun(checkpoints: Path) -> bool:
+    """Whether a run has finished an epoch."""
+    return any(checkpoints.glob("*.npz"))
 
 
 def _metadata(
-    table: Table, panel: Panel, parts: Split, config: Config, fitted: "Fitted", minimum_window: int
+    table: Table, panel: Panel, parts: Split, config: Config, fitted: "Members", minimum_window: int
 ) -> Metadata:
     source = Path(table.source).name
     return Metadata(
         name=config.name,
         version="1",
-        description=config.description or _description(source, panel, config),
+        description=config.description or _description(source, panel, config, len(fitted.epochs)),
         context_length=config.network.context_length,
         minimum_window=minimum_window,
         features=panel.features,
@@ -196,11 +252,14 @@ def _metadata(
     )
 
 
-def _description(source: str, panel: Panel, config: Config) -> str:
+def _description(source: str, panel: Panel, config: Config, count: int) -> str:
     features = ", ".join(panel.features[:_NAMED]) + (", …" if len(panel.features) > _NAMED else "")
     many = f"{len(panel.series)} series of " if len(panel.series) > 1 else ""
     spacing = "" if panel.frequency is None else f", frequency {in_words(panel.frequency)}"
-    return f"A {config.network.summary}, fitted on {many}{features} in {source}{spacing}."[:2000]
+    network = f"A {config.network.summary}"
+    if count > 1:
+        network = f"The {config.ensemble.combine} of {count} networks, each a {config.network.summary}"
+    return f"{network}, fitted on {many}{features} in {source}{spacing}."[:2000]
 
 
 def library_versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What a training run shows while it runs: its step in words, and bars for epochs and batches."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,8 @@ class Bars:
         self._batches: TaskID | None = None
         self._backtest: TaskID | None = None
         self._stages: dict[str, TaskID] = {}
+        self._members: list[Member] = []
+        self._together: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -43,24 +46,74 @@ class Bars:
         self._batches = self._shown(self._batches, "  batches", done, total)
 
     def epoch(self, number: int, total: int, training: float, validation: float) -> None:
-        told = f"loss {training:.4f}, validation {validation:.4f}"
+        told = _losses(training, validation)
         self._epochs = self._shown(self._epochs, "epochs", number, total, told)
-        if not self._console.is_terminal:
-            self.say(f"epoch {number} of at most {total}: {told}")
+        self._say_without_bars(f"epoch {number} of at most {total}: {told}")
+
+    def member(self, number: int, total: int) -> "Member":
+        """A bar of its own for one of several networks that are fitted, below one for all of them."""
+        together = self._together = self._shown(self._together, "networks", self._fitted(), total)
+        name = f"network {number} of {total}"
+        task = self._shown(None, f"  {name}, epochs", 0, 1)
+
+        def show(done: float, epochs: int, told: str | None) -> None:
+            self._progress.update(task, completed=done, total=epochs, visible=done < epochs)
+            self._progress.update(together, completed=self._fitted())
+            if told is not None:
+                self._progress.update(task, told=told)
+                self._say_without_bars(f"{name}, epoch {done:.0f} of at most {epochs}: {told}")
+
+        self._members.append(Member(show))
+        return self._members[-1]
 
     def backtest(self, done: int, total: int) -> None:
-        for task in (self._epochs, self._batches):
+        for task in (self._epochs, self._batches, self._together):
             if task is not None:
                 self._progress.update(task, visible=False)
         self._backtest = self._shown(self._backtest, "backtest", done, total)
+
+    def _say_without_bars(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self.say(line)
+
+    def _fitted(self) -> float:
+        """How many networks are fitted, parts of them included."""
+        return sum(member.share for member in self._members)
 
     def stage(self, name: str, done: int, total: int, told: str = "") -> None:
         """A bar of a name of its own, there until it is done; nothing without a terminal."""
         self._stages[name] = self._shown(self._stages.get(name), name, done, total, told)
         self._progress.update(self._stages[name], visible=done < total)
 
-    def _shown(self, task: TaskID | None, name: str, done: int, total: int, told: str = "") -> TaskID:
+    def _shown(self, task: TaskID | None, name: str, done: float, total: int, told: str = "") -> TaskID:
         if task is None:
             task = self._progress.add_task(name, total=total, told=told)
         self._progress.update(task, completed=done, total=total, told=told)
         return task
+
+
+class Member:
+    """Progress of one of several networks that are fitted."""
+
+    def __init__(self, show: Callable[[float, int, str | None], None]) -> None:
+        """`show` is told the epochs done, their limit, and after each of them its losses."""
+        self.share = 0.0  # of its epochs that are done
+        self._show = show
+        self._epochs = 0
+        self._limit = 1
+
+    def batch(self, done: int, total: int) -> None:
+        self._show(self._epochs + done / total, self._limit, None)
+
+    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+        self._epochs, self._limit, self.share = number, total, number / total
+        self._show(number, total, _losses(training, validation))
+
+    def done(self) -> None:
+        """It is fitted, perhaps before its last epoch."""
+        self.share = 1.0
+        self._show(self._limit, self._limit, None)
+
+
+def _losses(training: float, validation: float) -> str:
+    return f"loss {training:.4f}, validation {validation:.4f}"

@@ -34,18 +34,20 @@ class Losses(Protocol):
     def best_epoch(self) -> int: ...
 
 
-def still_improving(losses: Losses, limit: int) -> str | None:
-    """Say that fitting stopped at its limit of epochs with the best one; None where it did not."""
-    if not losses.best_epoch == len(losses.validation) == limit:
+def still_improving(runs: Sequence[Losses], limit: int) -> str | None:
+    """Say that runs stopped at their limit of epochs with the best one; None where none did."""
+    stopped = sum(losses.best_epoch == len(losses.validation) == limit for losses in runs)
+    if not stopped:
         return None
     epochs = "1 epoch" if limit == 1 else f"{limit} epochs"
-    return f"stopped at the limit of {epochs} while still improving: more epochs (--epochs) may help"
+    some = "" if len(runs) == 1 else f"in {stopped} of {len(runs)} runs "
+    return f"{some}stopped at the limit of {epochs} while still improving: more epochs (--epochs) may help"
 
 
 def render(
-    metadata: Metadata, panel: Panel, split: Split, losses: Losses, evaluation: Evaluation, *, epoch_limit: int
+    metadata: Metadata, panel: Panel, split: Split, runs: Sequence[Losses], evaluation: Evaluation, *, epoch_limit: int
 ) -> str:
-    """The whole report as one HTML document without any reference to another host."""
+    """The whole report as one HTML document without any reference to another host; `runs` are those of its networks."""
     environment = Environment(
         loader=PackageLoader("training", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -58,10 +60,9 @@ def render(
         good=scores.verdict.startswith("Better than naive:"),
         scores=scores,
         tables=[("One step ahead", _rows(scores.one_step)), (_over(scores), _rows(scores.multi_step))],
-        loss_plot=_loss_plot(losses),
-        best_epoch=losses.best_epoch,
-        epochs=len(losses.training),
-        still_improving=still_improving(losses, epoch_limit),
+        loss_plot=_loss_plot(runs),
+        runs=runs,
+        still_improving=still_improving(runs, epoch_limit),
         examples_plot=_examples_plot(panel, evaluation.rolls),
         lead_time_plot=_lead_time_plot(scores),
         configuration=_flat(metadata.training.configuration),
@@ -116,21 +117,27 @@ def _flat(configuration: Mapping[str, Any], prefix: str = "") -> list[tuple[str,
     return rows
 
 
-def _loss_plot(losses: Losses) -> Markup:
+def _loss_plot(runs: Sequence[Losses]) -> Markup:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.4, 3.0), layout="constrained")
         axes = figure.subplots()
-        epochs = np.arange(1, len(losses.training) + 1)
-        marker = "o" if len(epochs) < 3 else None
-        axes.plot(epochs, losses.training, color=QUIET, label="training", marker=marker, markersize=4)
-        axes.plot(epochs, losses.validation, color=COLOURS[MODEL], label="validation", marker=marker, markersize=4)
-        if losses.best_epoch:
-            best = losses.validation[losses.best_epoch - 1]
-            axes.plot([losses.best_epoch], [best], "o", color=COLOURS[MODEL], markersize=6, label="kept")
+        for number, losses in enumerate(runs):
+            _losses(axes, losses, named=number == 0, width=1.5 if len(runs) == 1 else 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="epoch", ylabel="loss")
         axes.legend()
         return svg(figure, "Training and validation loss by epoch")
+
+
+def _losses(axes: Axes, losses: Losses, *, named: bool, width: float) -> None:
+    epochs = np.arange(1, len(losses.training) + 1)
+    style: dict[str, Any] = {"marker": "o" if len(epochs) < 3 else None, "markersize": 4, "linewidth": width}
+    names = ("training", "validation", "kept") if named else (None, None, None)
+    axes.plot(epochs, losses.training, color=QUIET, label=names[0], **style)
+    axes.plot(epochs, losses.validation, color=COLOURS[MODEL], label=names[1], **style)
+    if losses.best_epoch:
+        best = losses.validation[losses.best_epoch - 1]
+        axes.plot([losses.best_epoch], [best], "o", color=COLOURS[MODEL], markersize=6, label=names[2])
 
 
 def _lead_time_plot(scores: Backtest) -> Markup:

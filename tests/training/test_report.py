@@ -71,7 +71,7 @@ def page_of(
     evaluation: Evaluation = backtest(engine, panel, split)
     metadata = build_metadata("drift", features=len(names)).model_copy(update={"backtest": evaluation.scores})
     losses = Losses([3.0 / epoch for epoch in range(1, epochs + 1)], [2.0] * epochs, 1)
-    return render(metadata, panel, split, losses, evaluation, epoch_limit=epoch_limit)
+    return render(metadata, panel, split, [losses], evaluation, epoch_limit=epoch_limit)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_fitting_that_stopped_at_its_limit_with_the_best_epoch_says_that_more_ma
     advice = "stopped at the limit of 1 epoch while still improving: more epochs (--epochs) may help"
     assert advice in page_of(tmp_path, epochs=1, epoch_limit=1)
     assert "still improving" not in page_of(tmp_path, epochs=1, epoch_limit=2)
-    assert still_improving(Losses([2.0, 1.0], [2.0, 1.0], 2), 2) == advice.replace("1 epoch", "2 epochs")
-    assert still_improving(Losses([2.0, 1.0], [1.0, 2.0], 1), 2) is None
+    assert still_improving([Losses([2.0, 1.0], [2.0, 1.0], 2)], 2) == advice.replace("1 epoch", "2 epochs")
+    assert still_improving([Losses([2.0, 1.0], [1.0, 2.0], 1)], 2) is None
 
 
 def test_no_score_is_written_in_powers_of_ten(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Several networks as one: each reads the same window, and their forecasts are combined at each step.
+
+What a window is measured by, its history and its seasons are the same for all members of one configuration. They are
+computed, and carried in the state row, once; only the recurrent states of each member stand side by side. The service
+feeds the combined forecast back, so that all members go on from the same future: it need not know that they are many.
+
+Forecasts are combined in the units that the members were fitted in, which for logarithms makes their mean a geometric
+one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from training.config import Combine
+from training.model import Carried, Forecaster, Measure, Operations, Reading
+
+Weights = Sequence[npt.NDArray[np.float32]]
+
+
+@keras.saving.register_keras_serializable(package="leadtime")
+class Ensemble(Forecaster):
+    """Networks of one configuration and different weights, which forecast together.
+
+    Args:
+        members: how many they are.
+        combine: whether the mean or the median of their forecasts is given, and fed back.
+        given: what each of them is made of; see `Forecaster`.
+    """
+
+    def __init__(self, *, members: int, combine: Combine, **given: Any) -> None:
+        self._count = members  # before the base class, which makes the layers
+        self.combine = combine
+        super().__init__(**given)
+
+    @classmethod
+    def of(cls, network: Forecaster, weights: Sequence[Weights], combine: Combine) -> Self:
+        """The ensemble of networks that are like one but have weights of their own."""
+        made = cls(
+            members=len(weights),
+            combine=combine,
+            network=network.network,
+            features=network.features,
+            lags=network.lags,
+            horizon=network.horizon,
+        )
+        for member, held in zip(made.members, weights, strict=True):
+            member.set_weights(list(held))
+        return made
+
+    def build(self, input_shape: Any = None) -> None:
+        self.built = True  # the members have built themselves
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"members": self._count, "combine": self.combine}
+
+    def _make_layers(self) -> None:
+        self.members = [
+            Forecaster(network=self.network, features=self.features, lags=self.lags, horizon=self.horizon)
+            for _ in range(self._count)
+        ]
+
+    def _hidden(self) -> list[list[int]]:
+        return [widths for member in self.members for widths in member._hidden()]
+
+    def _stack(self, ops: Operations, inputs: Any, before: list[list[Any]] | None) -> tuple[Any, Any, list[list[Any]]]:
+        """Each member's layers over the same inputs: lists of their sequences and ends, and all their states."""
+        flows, ends, hidden = [], [], []
+        each = 0 if before is None else len(before) // self._count
+        for index, member in enumerate(self.members):
+            own = None if before is None else before[index * each : (index + 1) * each]
+            flow, end, after = member._stack(ops, inputs, own)
+            flows.append(flow)
+            ends.append(end)
+            hidden += after
+        return flows, ends, hidden
+
+    def _next(self, ops: Operations, reading: Reading, measure: Measure, *, at_end: bool = False) -> Any:
+        each = [
+            member._next(ops, own, measure, at_end=at_end)
+            for member, own in zip(self.members, self._own(reading), strict=True)
+        ]
+        return self._combined(ops, ops.concatenate(each, axis=0)) if at_end else self._together(ops, each)
+
+    def _unfold(self, ops: Operations, reading: Reading, carried: Carried) -> Any:
+        each = [member._unfold(ops, own, carried) for member, own in zip(self.members, self._own(reading), strict=True)]
+        return self._together(ops, each)
+
+    def _own(self, reading: Reading) -> list[Reading]:
+        """What each member made of a sequence."""
+        return [reading._replace(flow=flow, end=end) for flow, end in zip(reading.flow, reading.end, strict=True)]
+
+    def _together(self, ops: Operations, each: Sequence[Any]) -> Any:
+        """Combine the members' sequences of forecasts, step by step."""
+        stacked = ops.concatenate([ops.unsqueeze(forecasts, 0) for forecasts in each], axis=0)
+        return ops.squeeze(self._combined(ops, stacked), 0)
+
+    def _combined(self, ops: Operations, each: Any) -> Any:
+        """The forecasts (members, …) as one (1, …)."""
+        return ops.mean(each, 0) if self.combine == "mean" else ops.median(each, self._count)
