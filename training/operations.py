@@ -189,11 +189,11 @@ class TensorFlow:
 
     def _swept(self, layer: Any, x: Any, rows: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         """What one direction gives over a sequence, in the order of its steps, and its states at its end."""
-        if self.mask is None and block_lstm.suits(layer, x):
-            return block_lstm.swept(layer, x, rows)
         if self.single:
             output, after = layer.cell(x[0], rows)
             return output[None], list(after)
+        if self.mask is None and block_lstm.suits(layer, x):
+            return block_lstm.swept(layer, x, rows)
         mask = None if self.mask is None else tf.transpose(self.mask[..., 0] > 0.5)
         output, *after = layer(tf.transpose(x, (1, 0, 2)), initial_state=rows, mask=mask, training=self.training)
         output = tf.transpose(output, (1, 0, 2))
