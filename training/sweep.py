@@ -21,8 +21,7 @@ from matplotlib.figure import Figure
 from training.config import Config, Fitting
 from training.data import Panel, Split
 from training.errors import ConfigError, OutputError
-from training.fit import losses_by_rate
-from training.model import Forecaster
+from training.fit import losses_by_rate, unfitted
 from training.plots import COLOURS, QUIET, STYLE, TRUTH
 from training.windows import Windows
 
@@ -123,12 +122,9 @@ def sweep(
     The same seed gives the same losses. `progress` is told of each epoch, of how many at most, and how it went.
     """
     keras.utils.clear_session()
-    keras.utils.set_random_seed(config.seed)
     fitting = config.fitting.model_copy(update={"steps_per_epoch": given.steps})
     windows = Windows.cut(panel, split, config.model_copy(update={"fitting": fitting}))
-    network = Forecaster.from_network(
-        config.network, features=len(panel.features), season=panel.season, horizon=split.horizon
-    )
+    network = unfitted(panel, split, config)
     rates = given.rates()
     losses: list[float] = []
     for loss in losses_by_rate(network, list(windows.epoch(0)), fitting, rates):

@@ -32,7 +32,7 @@ from training.config import Config
 from training.data import Panel, Split, rows_needed
 from training.errors import ConfigError, Interrupted, OutputError
 from training.export import convert
-from training.fit import fit_network
+from training.fit import fit_network, unfitted
 from training.metrics import seasonal_spread
 from training.model import Forecaster
 from training.sweep import with_a_rate
@@ -296,10 +296,7 @@ class _Search:
         kept.mkdir(parents=True, exist_ok=True)
         keras.utils.clear_session()
         gc.collect()  # the graphs of the last trial refer to themselves
-        keras.utils.set_random_seed(config.seed)
-        network = Forecaster.from_network(
-            config.network, features=len(self.panel.features), season=self.panel.season, horizon=self.split.horizon
-        )
+        network = unfitted(self.panel, self.split, config)
         windows = Windows.cut(self.panel, self.split, config)
         watch = _Watch(trial, network, judge, kept, self.told)
         began = time.monotonic()
