@@ -15,8 +15,9 @@ from benchmarks.accuracy.protocols import Protocol
 from benchmarks.accuracy.scores import Answered
 from benchmarks.questions import CACHE
 from benchmarks.servers import Server, free_port, running
-from service.artifact import FILE_NAME
+from service.artifact import FILE_NAME, Metadata
 from service.engine import Engine
+from service.intervals import fewest_errors
 from training.baselines import Forecasts, Origins
 from training.data import Panel, Series
 
@@ -44,6 +45,14 @@ def serving(artifact: Path) -> Iterator[Server]:
         yield server
 
 
+def supports(metadata: Metadata, protocol: Protocol) -> bool:
+    """Whether the model's file has errors enough for the protocol's intervals, however short a window is."""
+    errors = metadata.errors
+    if errors is None or protocol.level is None:
+        return False
+    return len(errors.array) >= fewest_errors(protocol.level) and errors.array.shape[1] >= protocol.horizon
+
+
 def ask(
     server: Server,
     engine: Engine,
@@ -55,13 +64,13 @@ def ask(
     """Forecast from all origins (origins,) of each series through `POST /forecast/multi-step`.
 
     A request has a window that ends at its origin: all of the past where intervals are asked for, since the service
-    takes their width from it, else as much as the model looks at. `progress` is told how many of how many series are
-    done.
+    takes their width from it, else as much as the model looks at. A model that has too few errors is not asked for
+    intervals. `progress` is told how many of how many series are done.
 
     Raises:
         RuntimeError: an answer is not a forecast.
     """
-    levels = [protocol.level] if protocol.level is not None and engine.metadata.errors is not None else None
+    levels = [protocol.level] if protocol.level is not None and supports(engine.metadata, protocol) else None
     answers = []
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)) as connection:
         for done, (series, held) in enumerate(zip(panel.series, origins, strict=True), start=1):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
-from benchmarks.accuracy.results import kept
+from benchmarks.accuracy.results import RESULTS, kept
 from benchmarks.accuracy.tables import Row, cells, checks, in_pairs, rows
 from benchmarks.questions import ROOT
 
@@ -15,9 +15,13 @@ _HEAD: Final = """\
 
 Public series, forecast by the protocols of those who made their tables, so that figures can be compared. Rows in bold
 are Leadtime's: each was scored through `POST /forecast/multi-step` of a running service, and the backtest came to the
-same figures. All other rows are as published. Less is better. What was chosen was chosen on the part before the one
-that is scored here; of the bundled model nothing was fitted on any of these series.
+same figures. All other rows are as published or, where nobody has published any, the backtest's references. Less is
+better. What was chosen was chosen on data before the part that is scored here. The bundled model was fitted on none of
+these series.
 """
+
+# Of a user's first run, measured once: no table has it.
+_LEFT_ALONE: Final = RESULTS / "left-alone.md"
 
 _REPEAT: Final = """\
 ## Repeat
@@ -37,7 +41,13 @@ def main() -> None:
 
 def document(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole document, from what was found by table; a table that was not measured is left out."""
-    parts = [_HEAD, *(_section(PROTOCOLS[table], held) for table, held in found.items()), _about(found), _REPEAT]
+    parts = [
+        _HEAD,
+        *(_section(PROTOCOLS[table], held) for table, held in found.items()),
+        _about(found),
+        _LEFT_ALONE.read_text(encoding="utf-8"),
+        _REPEAT,
+    ]
     return "\n".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks.accuracy.asking import ask, serving
+from benchmarks.accuracy.asking import ask, serving, supports
 from benchmarks.accuracy.protocols import Protocol
 from benchmarks.accuracy.scores import Figures, differ, of_answers, of_backtest
 from service.artifact import FILE_NAME, VERSION_PATTERN, Metadata
@@ -130,6 +130,6 @@ def score(protocol: Protocol, table: Table, artifact: Path) -> Scored:
 def _backtested(protocol: Protocol, table: Table, engine: Engine, bars: Bars) -> Outcome:
     panel = read_for(engine, table, protocol.data)
     terms = protocol.terms
-    if engine.metadata.errors is None:  # a model without errors is not asked for intervals
+    if not supports(engine.metadata, protocol):
         terms = replace(terms, levels=None, basis="artifact")
     return run(engine, panel, terms, table.source, progress=bars.backtest)
