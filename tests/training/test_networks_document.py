@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import Config, Fitting, Network, read_config
+from training.config import Config, Ensembling, Fitting, Network, read_config
 from training.export import convert
 from training.model import Forecaster
 
@@ -40,6 +40,10 @@ def test_every_cell_and_output_is_shown() -> None:
 
 def test_every_key_of_a_network_is_told() -> None:
     assert set(keys("## Keys of `[network]`")) == set(Network.model_fields)
+
+
+def test_every_key_of_an_ensemble_is_told() -> None:
+    assert set(keys("## Keys of `[ensemble]`")) == set(Ensembling.model_fields)
 
 
 def test_the_keys_of_fitting_that_are_told_exist() -> None:
