@@ -1,5 +1,6 @@
 """The search: what it tries, what it judges by, how it is interrupted and goes on, and what it writes."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -409,3 +410,22 @@ def test_a_bad_option_gets_one_line(
     assert said.startswith(f"error: {told}")
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+
+
+def test_the_document_tells_every_key_and_shows_a_file_that_is_read(tmp_path: Path) -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE)) == set(Tuning.model_fields)
+    (shown,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    (tmp_path / "run.toml").write_text(shown)
+    assert read_config(tmp_path / "run.toml", {}).tune.depth == (1, 2, 3)
+
+
+def test_the_document_and_the_command_tell_the_same_options(capsys: pytest.CaptureFixture[str]) -> None:
+    told = set(re.findall(r"\| `(--\w+)` \|", DOCUMENT))
+
+    assert main(["tune", "--help"]) == 0
+
+    assert told == {"--widths", "--depths", "--contexts", "--rates", "--losses", "--cells"}
+    assert told <= set(re.findall(r"--\w+", capsys.readouterr().out))
