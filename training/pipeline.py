@@ -97,13 +97,11 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
                 told.say("going on from the last epoch of an interrupted run (--no-resume begins afresh)")
             trained = _train(table, panel, parts, config, output, checkpoints, told, jobs)
     except KeyboardInterrupt:
-        again = (
-            "the same command goes on from the last finished epoch" if _begun(checkpoints) else "nothing was written"
-        )
-        raise Interrupted(f"interrupted: {again}") from None
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    with suppress(OSError):
-        checkpoints.parent.rmdir()  # unless other runs have checkpoints there
+        if _begun(checkpoints):
+            raise Interrupted("interrupted: the same command goes on from the last finished epoch") from None
+        _forget(checkpoints)  # a learning rate that nothing was fitted with yet
+        raise Interrupted("interrupted: nothing was written") from None
+    _forget(checkpoints)
     return trained
 
 
@@ -218,6 +216,12 @@ def _finisher(
 def _checkpoints(output: Path, config: Config, panel: Panel) -> Path:
     digest = hashlib.sha256(f"{config.model_dump_json()}\n{panel.digest}".encode()).hexdigest()
     return output / _CHECKPOINTS / digest[:16]
+
+
+def _forget(checkpoints: Path) -> None:
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    with suppress(OSError):
+        checkpoints.parent.rmdir()  # unless other runs have checkpoints there
 
 
 def _begun(checkpoints: Path) -> bool:

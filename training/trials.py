@@ -127,7 +127,7 @@ def show(console: Console, trials: Trials) -> None:
     for heading in ("error", "epochs", *(name.replace("_", " ") for name in names)):
         grid.add_column(heading, justify="right")
     for trial in trials.ranked:
-        error = "pruned" if trial.pruned else f"{trial.error:.4g}"
+        error = "given up" if trial.pruned else f"{trial.error:.4g}"
         cells = [str(trial.parameters[name]) for name in names]
         grid.add_row(str(trial.number), error, str(trial.epochs), *cells, style="bold" if trial is trials.best else "")
     console.print(grid)
