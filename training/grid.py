@@ -131,13 +131,19 @@ def _gaps(grid: Grid, targets: tuple[str, ...]) -> Iterator[_Gap]:
 
 
 def _members(table: Table, series: str) -> dict[str, npt.NDArray[np.intp]]:
-    names = as_text(table.column(series)).reset_index(drop=True)
+    """The rows of each series, the series in the order in which they come."""
+    first, codes = table.first_of_each(series)
+    names = as_text(first.frame[series])
     missing = np.flatnonzero(names.eq("").to_numpy(dtype=bool))
     if len(missing):
         raise DataError(
-            f"{table.source}: {table.place(int(missing[0]))}, column {series!r}: the name of the series is missing"
+            f"{table.source}: {first.place(int(missing[0]))}, column {series!r}: the name of the series is missing"
         )
-    return {str(name): np.asarray(rows) for name, rows in names.groupby(names, sort=False).indices.items()}
+    numbers, found = pd.factorize(names)  # cells that differ by spaces alone name one series
+    codes = numbers[codes]
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(np.bincount(codes, minlength=len(found)))
+    return dict(zip(map(str, found), np.split(order, ends[:-1]), strict=True))
 
 
 def _refuse_repeats(table: Table, group: Group, *, dates: bool, named: bool) -> None:

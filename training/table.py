@@ -1,11 +1,9 @@
 """Tables as they are written: CSV and Parquet files, with every cell's place kept for messages."""
 
-import csv
 import difflib
-import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,11 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow
 
+from training.delimited import read_delimited
 from training.errors import DataError
 
 _MISSING: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nat", "-", "?"})
 
-_DELIMITERS: Final = ",;\t"
+_HEAD: Final = 1 << 16  # bytes that a file is known by
+_BLOCK: Final = 1 << 18  # rows whose text is looked at together
 _NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
 _INFINITY: Final = r"[+-]?inf(?:inity)?"
 _CURRENCY: Final = "[$¢£¥฿\u20a0-\u20c0]"
@@ -28,7 +28,6 @@ _FOREIGN_NUMBER: Final = (  # with a decimal comma, separated thousands or a cur
     rf"(?:[ \u00a0\u202f]?{_CURRENCY})?"
 )
 _LARGEST: Final = 1e30  # far above this, 32-bit floats overflow inside a network
-_SAMPLE_LINES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Table:
         if pd.api.types.is_numeric_dtype(column):
             values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         else:
-            values = self._parsed(name, as_text(column))
+            values = self._parsed(name, column)
         wrong = np.flatnonzero(np.abs(values) > _LARGEST)
         if len(wrong):
             raise DataError(
@@ -76,28 +75,40 @@ class Table:
 
     def placeholders(self, name: str) -> Counter[str]:
         """How often each word or sign that stands for a missing value, such as "n/a", is in a column."""
+        found: Counter[str] = Counter()
         column = self.column(name)
-        if pd.api.types.is_numeric_dtype(column):
-            return Counter()
-        text = as_text(column)
-        return Counter(str(cell).casefold() for cell in text[is_missing(text)] if cell)
+        if not pd.api.types.is_numeric_dtype(column):
+            for _, text in _blocks(column):
+                found.update(str(cell).casefold() for cell in text[is_missing(text)] if cell)
+        return found
 
-    def _parsed(self, name: str, text: pd.Series) -> npt.NDArray[np.float64]:
-        missing = is_missing(text)
-        infinite = text.str.fullmatch(_INFINITY, case=False).to_numpy(dtype=bool)
-        number = text.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
-        wrong = np.flatnonzero(~(missing | infinite | number))
-        if len(wrong):
+    def first_of_each(self, name: str) -> "tuple[Table, npt.NDArray[np.int64]]":
+        """The first row of each distinct cell of a column, and which of these rows each row is like, (rows,)."""
+        codes, cells = pd.factorize(self.column(name), use_na_sentinel=False)
+        first = np.empty(len(cells), np.int64)
+        first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several, the last that is assigned stays
+        return Table(self.frame[[name]].iloc[first], self.source, self.unit), codes
+
+    def _parsed(self, name: str, column: pd.Series) -> npt.NDArray[np.float64]:
+        values = np.full(len(column), np.nan)
+        wrong: list[int] = []
+        for start, text in _blocks(column):
+            missing = is_missing(text)
+            infinite = text.str.fullmatch(_INFINITY, case=False).to_numpy(dtype=bool)
+            number = text.str.fullmatch(_NUMBER).to_numpy(dtype=bool)
+            faults = ~(missing | infinite | number)
+            wrong += (start + np.flatnonzero(faults)).tolist()
+            with np.errstate(over="ignore"):
+                known = ~(missing | faults)
+                values[start : start + len(text)][known] = text[known].astype(np.float64)
+        if wrong:
             mend = "write a number"
-            if re.fullmatch(_FOREIGN_NUMBER, str(text.iloc[wrong[0]])):
+            if re.fullmatch(_FOREIGN_NUMBER, str(as_text(column.iloc[wrong[:1]]).iloc[0])):
                 mend = "write numbers with a decimal point and without separators or currency signs"
             raise DataError(
                 f"{self.source}: {self.place(wrong[0])}, column {name!r}: text where a number must be"
                 f"{_others(wrong)}; {mend}, or leave the cell empty to have it filled"
             )
-        values = np.full(len(text), np.nan)
-        with np.errstate(over="ignore"):
-            values[~missing] = text[~missing].astype(np.float64)
         return values
 
 
@@ -110,15 +121,16 @@ def read_table(path: Path) -> Table:
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; give one CSV or Parquet file")
     try:
-        body = path.read_bytes()
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+        if not head.strip() and path.stat().st_size <= _HEAD:
+            raise DataError(f"{path}: the file is empty")
+        parquet = head[:4] == b"PAR1" or path.suffix.lower() in {".parquet", ".pq"}
+        table = _read_parquet(path) if parquet else Table(read_delimited(path), str(path), "line")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file{_neighbour(path)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not body.strip():
-        raise DataError(f"{path}: the file is empty")
-    parquet = body[:4] == b"PAR1" or path.suffix.lower() in {".parquet", ".pq"}
-    table = _read_parquet(path, body) if parquet else _read_csv(path, body)
     if table.frame.empty:
         raise DataError(f"{path}: the table has a header, but no rows")
     _check_header(table)
@@ -146,7 +158,13 @@ def is_missing(text: pd.Series) -> npt.NDArray[np.bool_]:
     return text.str.casefold().isin(_MISSING).to_numpy(dtype=bool)
 
 
-def _others(wrong: npt.NDArray[np.intp]) -> str:
+def _blocks(column: pd.Series) -> Iterator[tuple[int, pd.Series]]:
+    """A column as text in parts, each with the position of its first row, for what is looked at is copied."""
+    for start in range(0, len(column), _BLOCK):
+        yield start, as_text(column.iloc[start : start + _BLOCK])
+
+
+def _others(wrong: Sized) -> str:
     return f" (and in {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
 
 
@@ -159,9 +177,9 @@ def _neighbour(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _read_parquet(path: Path, body: bytes) -> Table:
+def _read_parquet(path: Path) -> Table:
     try:
-        frame = pd.read_parquet(io.BytesIO(body), engine="pyarrow")
+        frame = pd.read_parquet(path, engine="pyarrow")
     except (pyarrow.ArrowException, ValueError, OSError):
         raise DataError(f"{path}: not a readable Parquet file: it is damaged or cut short") from None
     if not isinstance(frame.index, pd.RangeIndex):
@@ -171,63 +189,6 @@ def _read_parquet(path: Path, body: bytes) -> Table:
     frame.columns = pd.Index([str(name) for name in frame.columns])
     frame.index = pd.RangeIndex(1, len(frame) + 1)
     return Table(frame, str(path), "row")
-
-
-def _read_csv(path: Path, body: bytes) -> Table:
-    if b"\x00" in body[:65536]:
-        raise DataError(f"{path}: not a text file; give a CSV file in UTF-8, or a Parquet file")
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line}: not UTF-8 text; save the file as CSV in UTF-8") from None
-    try:
-        rows, lines = _rows(text) if text.strip() else ([], [])
-    except csv.Error as error:
-        raise DataError(f"{path}: not a readable CSV file: {error}") from None
-    if not rows:
-        raise DataError(f"{path}: the file is empty")
-    header, records = rows[0], rows[1:]
-    for record, line in zip(records, lines[1:], strict=True):
-        if len(record) != len(header):
-            raise DataError(
-                f"{path}: line {line}: {len(record)} cells, but the header has {len(header)}; mend the line, and put "
-                f"text that holds the delimiter in quotes"
-            )
-    frame = pd.DataFrame(records, columns=[name.strip() for name in header], index=lines[1:], dtype="str")
-    return Table(frame, str(path), "line")
-
-
-def _rows(text: str) -> tuple[list[list[str]], list[int]]:
-    """All records that hold anything, each with the number of its first line.
-
-    In a file of one column an empty line is a missing value, unless nothing follows it.
-    """
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    reader = csv.reader(io.StringIO(text.rstrip("\r\n") + "\n", newline=""), delimiter=_delimiter(text), strict=True)
-    line = 1
-    for record in reader:
-        if any(cell.strip() for cell in record):
-            rows.append(record)
-            lines.append(line)
-        elif rows and len(rows[0]) == 1:
-            rows.append([""])
-            lines.append(line)
-        line = reader.line_num + 1
-    return rows, lines
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that cuts the first lines into the most cells, equally many in most of them."""
-    sample = [line for line in text.splitlines() if line][:_SAMPLE_LINES]
-
-    def cells(delimiter: str) -> tuple[int, int]:
-        counts = Counter(len(record) for record in csv.reader(sample, delimiter=delimiter) if record)
-        width, lines = counts.most_common(1)[0]
-        return (lines if width > 1 else 0, width)
-
-    return max(_DELIMITERS, key=cells)
 
 
 def _check_header(table: Table) -> None:

@@ -104,9 +104,11 @@ class Calendar:
 
     def timestamps(self, keys: Keys, count: int) -> pd.DatetimeIndex:
         stamps = _index(keys)
-        first, at_end = stamps[0], bool(stamps.is_month_end.all())
-        dates = [first + pd.DateOffset(months=self.months * step) for step in range(count)]
-        return pd.DatetimeIndex([date + pd.offsets.MonthEnd(0) if at_end else date for date in dates])
+        months = np.datetime64(stamps[0], "M") + self.months * np.arange(count)
+        days = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")  # in each month
+        day = days if stamps.is_month_end.all() else np.minimum(days, np.timedelta64(stamps[0].day, "D"))
+        clock = stamps[0] - stamps[0].normalize()
+        return _index((months.astype("datetime64[D]") + day - 1).astype("datetime64[us]").view(np.int64)) + clock
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,18 @@ def read_times(table: Table, name: str) -> Times:
         DataError: a time is missing or not understood, days and months cannot be told apart, or only some of the
             times have an offset from UTC.
     """
+    first, like = table.first_of_each(name)
+    if 2 * len(first.frame) > len(like):
+        return _read(table, name)
+    try:
+        read = _read(first, name)  # where many series have the same times, each is read once
+    except DataError:
+        return _read(table, name)  # so that all rows at fault are counted
+    offsets = None if read.offsets is None else read.offsets[like]
+    return Times(read.keys[like], read.dates, read.note, offsets)
+
+
+def _read(table: Table, name: str) -> Times:
     column = table.column(name)
     if pd.api.types.is_datetime64_any_dtype(column):
         _refuse(table, name, column.isna().to_numpy(dtype=bool), "the time is missing; fill it in, or drop the row")
