@@ -18,6 +18,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from service.artifact import FILE_NAME, FREQUENCY_PATTERN, VERSION_PATTERN, Metadata, Scores
+from service.calendar import CalendarField
 from service.errors import ArtifactError
 from training.config import Config, read_config
 from training.errors import ConfigError, DataError, ExportError, FittingError, Interrupted, OutputError, TrainingError
@@ -52,6 +53,8 @@ class Given:
         series: Column that tells series apart, for several in one table: one model is fitted on all of them.
         frequency: Spacing of the steps, such as h, 15min, D, W, M. Inferred from the time column when not given.
         season: Steps in a season, such as 24 for hours. Inferred from the frequency when not given.
+        calendar: What the model reads of the calendar of each step. Requests then need an origin.
+        exogenous: Columns that are known beforehand, such as prices. Requests then tell their future.
         context: Steps of history that the model looks at; 192 when not given, fewer where series are short.
         horizon: Steps ahead that are scored. One season when not given, else 24.
         fill_limit: Longest run of missing steps that is filled, linearly; 3 when not given.
@@ -67,6 +70,8 @@ class Given:
     series: str | None = None
     frequency: str | None = None
     season: int | None = None
+    calendar: Annotated[list[CalendarField] | None, _SEVERAL] = None
+    exogenous: Annotated[list[str] | None, _SEVERAL] = None
     context: int | None = None
     horizon: int | None = None
     fill_limit: int | None = None
@@ -89,6 +94,8 @@ class Given:
                 "series": self.series,
                 "frequency": _frequency(self.frequency),
                 "season": self.season,
+                "calendar": tuple(self.calendar) if self.calendar else None,
+                "exogenous": tuple(self.exogenous) if self.exogenous else None,
                 "horizon": self.horizon,
                 "fill_limit": self.fill_limit,
                 "skip_short": self.skip_short,
@@ -510,6 +517,7 @@ def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
         "model": f"{metadata.name}, version {metadata.version}",
         "description": metadata.description,
         "features": ", ".join(metadata.features),
+        "known": ", ".join((*metadata.calendar, *metadata.exogenous)) or "nothing beforehand",
         "context": f"{metadata.context_length} steps, at least {metadata.minimum_window}",
         "frequency": metadata.frequency or "any",
         "season": str(metadata.season_length or "none known"),

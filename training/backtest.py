@@ -12,7 +12,7 @@ from service.artifact import Backtest, ErrorTable, Scores
 from service.engine import Engine
 from service.errors import ArtifactError
 from training.baselines import Forecasts, Origins, Rule, Values, naive, seasonal_naive
-from training.data import Boundary, Panel, Series, Split
+from training.data import Boundary, Panel, Series, Split, known_in
 from training.metrics import seasonal_spread, smape_terms
 
 MODEL: Final = "model"
@@ -283,9 +283,11 @@ def _by_model(
     counts = [len(block.origins) for block in chunk]
     lengths = np.repeat([min(engine.context_length, block.start + 1) for block in chunk], counts)
     ends = np.concatenate([block.origins - _first(block, engine) + 1 for block in chunk])
-    parts = [block.series.values[_first(block, engine) : int(block.origins.max()) + 1] for block in chunk]
-    ends += np.repeat(np.cumsum([0, *(len(part) for part in parts[:-1])]), counts)
+    spans = [slice(_first(block, engine), int(block.origins.max()) + 1 + horizon) for block in chunk]
+    ends += np.repeat(np.cumsum([0, *(span.stop - span.start for span in spans[:-1])]), counts)
+    parts = [block.series.values[span] for block, span in zip(chunk, spans, strict=True)]
     values = np.concatenate(parts).astype(np.float32)  # (time, features), one part after another
+    known = known_in([(block.series, span) for block, span in zip(chunk, spans, strict=True)]) if engine.known else None
     forecasts = np.empty((len(ends), horizon, values.shape[1]))
     told = np.full((len(ends), values.shape[1]), np.nan)
     for length in np.unique(lengths):
@@ -293,13 +295,16 @@ def _by_model(
         for start in range(0, len(of_length), _ROWS_TOGETHER):
             rows = of_length[start : start + _ROWS_TOGETHER]
             windows = values[ends[rows, None] - length + np.arange(length)]
-            forecasts[rows] = engine.forecast(windows, horizon)
-            scale = engine.run(windows).scale if scales else None
+            ahead = ends[rows, None] - length + 1 + np.arange(length + horizon - 1)
+            following = None if known is None else known[ahead]
+            forecasts[rows] = engine.forecast(windows, horizon, following)
+            told_first = None if following is None else following[:, :length]
+            scale = engine.run(windows, known=told_first).scale if scales else None
             if scale is not None:
                 told[rows] = scale
     places = np.cumsum(counts)[:-1]
-    known = [None if np.isnan(scale).all() else scale for scale in np.split(told, places)]
-    return np.split(forecasts, places), known
+    found = [None if np.isnan(scale).all() else scale for scale in np.split(told, places)]
+    return np.split(forecasts, places), found
 
 
 def _first(block: Block, engine: Engine) -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from service.artifact import ErrorTable
 from service.engine import Engine
-from training.data import Panel, Split
+from training.data import Panel, Split, known_in
 
 _MOST_ERRORS: Final = 400  # of each feature and lead time: enough for a level of 99.5 %
 _LARGEST_TABLE: Final = 50_000  # numbers in all, of some seven bytes
@@ -76,9 +76,15 @@ def _errors(engine: Engine, panel: Panel, origins: npt.NDArray[np.int64], horizo
     length = min(engine.context_length, min(steps) + 1)
     windows = np.stack([one[step + 1 - length : step + 1] for one, step in zip(values, steps, strict=True)])
     actual = np.stack([one[step + 1 : step + 1 + horizon] for one, step in zip(values, steps, strict=True)])
-    scale = engine.run(windows.astype(np.float32)).scale
+    windows = windows.astype(np.float32)
+    following = None
+    if engine.known:
+        spans = [slice(step + 2 - length, step + 1 + horizon) for step in steps]
+        found = known_in([(panel.series[at], span) for (at, _), span in zip(origins, spans, strict=True)])
+        following = found.reshape(len(origins), -1, engine.known)
+    scale = engine.run(windows, known=None if following is None else following[:, :length]).scale
     if scale is None:
         return None
-    known = (scale > 0).all(axis=1)
-    forecasts = engine.forecast(windows[known].astype(np.float32), horizon)
-    return np.asarray((actual[known] - forecasts) / scale[known, None].astype(np.float64))
+    told = (scale > 0).all(axis=1)
+    forecasts = engine.forecast(windows[told], horizon, None if following is None else following[told])
+    return np.asarray((actual[told] - forecasts) / scale[told, None].astype(np.float64))

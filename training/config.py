@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from service.artifact import LONGEST_CONTEXT, Frequency, ModelName
+from service.calendar import CalendarField
 from training.errors import ConfigError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -37,6 +38,13 @@ class Data(_Section):
     time: str | None = Field(default=None, description="Column of timestamps, or of whole numbers counting steps.")
     series: str | None = Field(default=None, description="Column that identifies the series, for data in long form.")
     frequency: Frequency | None = Field(default=None, description="Spacing of observations; inferred when not given.")
+    calendar: tuple[CalendarField, ...] = Field(
+        default=(),
+        description="What the model reads of the calendar: `hour`, `weekday`, `day_of_month`, `month`, `day_of_year`.",
+    )
+    exogenous: tuple[str, ...] = Field(
+        default=(), description="Columns that are known beforehand, also of the steps to be forecast."
+    )
     season: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="Steps in a season; inferred from the frequency when not given."
     )
@@ -300,6 +308,12 @@ class Config(_Section):
                 "network.carry",
                 "with network.output = 'vector' a state is carried well only where iterated forecasts are learnt from: "
                 "leave carry away, or fitting.iterated",
+            )
+        if self.network.output == "horizon" and (self.data.calendar or self.data.exogenous):
+            raise _contradiction(
+                "network.output",
+                "'horizon' forecasts all steps before it is told what is known of them: may be 'sequence' or 'vector' "
+                "with data.calendar or data.exogenous",
             )
         horizon = self.network.horizon
         if horizon is not None and horizon != self.data.horizon:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -10,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from service.calendar import CalendarField, Moments, calendar_of
 from training.config import Config, Data
 from training.errors import DataError
-from training.grid import Group, group_rows, lay, refuse_long_gaps
+from training.grid import Grid, Group, group_rows, lay, refuse_long_gaps
+from training.known import Known
 from training.table import Table, suggestion
 from training.timeline import (
     Business,
@@ -40,18 +43,24 @@ _WIDE: Final = (
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One series without gaps: `values` (time, features) and the timestamps of its steps, where it has any."""
+    """One series without gaps: `values` (time, features) and the timestamps of its steps, where it has any.
+
+    `known` (time, known) holds what is known of each step beforehand, as the artifact contract orders it; None where
+    nothing is.
+    """
 
     name: str
     values: npt.NDArray[np.float64]
     times: pd.DatetimeIndex | None
+    known: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
     """Series that one model is fitted on: the same features, spacing and season.
 
-    `notes` says in sentences what was taken, inferred and filled; `digest` is that of names, times and values.
+    `notes` says in sentences what was taken, inferred and filled; `digest` is that of names, times and values. What is
+    known of each step beforehand is of `calendar` and then of `exogenous`.
     """
 
     series: tuple[Series, ...]
@@ -60,6 +69,8 @@ class Panel:
     season: int | None
     notes: tuple[str, ...]
     digest: str
+    calendar: tuple[CalendarField, ...] = ()
+    exogenous: tuple[str, ...] = ()
 
 
 class Boundary(NamedTuple):
@@ -135,29 +146,59 @@ def _read(table: Table, data: Data) -> _Reading:
     notes: list[str] = []
     _refuse_wide(table, data)
     targets = _targets(table, data, notes)
-    values = np.column_stack([table.numbers(target) for target in targets])
-    _note_placeholders(table, targets, notes)
-    _refuse_without_values(table, targets, values)
+    columns = (*targets, *data.exogenous)
+    values = np.column_stack([table.numbers(column) for column in columns])
+    _note_placeholders(table, columns, notes)
+    _refuse_without_values(table, columns, values)
     time = _time_column(table, data, targets, notes)
+    _refuse_calendar(table, data, time)
     times = None if time is None else read_times(table, time)
     if times is not None:
         found = "" if data.time else "; taken because no other holds times"
         notes.append(f"time: column {time!r}, {times.note}{found}")
     groups = group_rows(table, data.series, times)
     spacing = _spacing(table, data, times, groups, notes)
+    _refuse_calendar_of(table, data, times, spacing)
     season = _season(data, spacing, notes)
-    series = _series(table, targets, values, times, groups, spacing, data.fill_limit, notes)
+    grids = _grids(table, columns, values, times, groups, spacing, data.fill_limit, notes)
+    series = tuple(_one_series(grid, targets, times, data) for grid in grids)
+    _note_known(data, notes)
     return _Reading(targets, time, spacing, season, series, notes)
 
 
 def _panel(table: Table, data: Data, read: _Reading, series: tuple[Series, ...]) -> Panel:
     _refuse_constant(table.source, series, read.targets)
+    _refuse_constant_exogenous(table.source, series, data)
     notes = [*read.notes, _count(series, read.targets)]
-    used = (*read.targets, data.series, read.time)
+    used = (*read.targets, *data.exogenous, data.series, read.time)
     if unread := [str(name) for name in table.frame.columns if name not in used]:
         notes.append(f"columns not read: {_listed(unread)}")
-    digest = _digest(series, read.targets)
-    return Panel(series, read.targets, read.spacing.code, read.season, tuple(notes), digest)
+    digest = _digest(series, read.targets, data)
+    return Panel(
+        series, read.targets, read.spacing.code, read.season, tuple(notes), digest, data.calendar, data.exogenous
+    )
+
+
+def known_in(parts: Sequence[tuple[Series, slice]]) -> npt.NDArray[np.float32]:
+    """What is known of the steps of parts of series, (time, known), one part after another."""
+    found = [one.known[steps] for one, steps in parts if one.known is not None]
+    assert len(found) == len(parts), "a panel that was read for a model holds what the model takes"
+    return np.concatenate(found)
+
+
+def known_of(panel: Panel, split: Split) -> Known:
+    """What a network over a panel is told beforehand, its columns in the scale of the panel's training parts.
+
+    Nothing in a column that seldom differs from its middle lies further off than ten of what is taken for one.
+    """
+    parts = [(one, slice(0, part.train_end)) for one, part in zip(panel.series, split.boundaries, strict=True)]
+    if not panel.exogenous:
+        return Known(calendar=panel.calendar)
+    columns = known_in(parts)[:, len(panel.calendar) :].astype(np.float64)
+    centres, sizes = columns.mean(axis=0), np.maximum(columns.std(axis=0), np.ptp(columns, axis=0) / 10)
+    return Known(
+        calendar=panel.calendar, centres=tuple(centres), sizes=tuple(size if size > 0 else 1.0 for size in sizes)
+    )
 
 
 def suited(config: Config, rows: int, season: int | None) -> Config:
@@ -238,7 +279,7 @@ def _is_wide(table: Table) -> bool:
 
 
 def _targets(table: Table, data: Data, notes: list[str]) -> tuple[str, ...]:
-    for name in (*data.target, data.time, data.series):
+    for name in (*data.target, *data.exogenous, data.time, data.series):
         if name is not None and name not in table.frame.columns:
             wide = f". {_WIDE}" if _is_wide(table) else ""
             raise DataError(f"{table.source}: there is no column {name!r}{suggestion(name, table.frame.columns)}{wide}")
@@ -249,11 +290,16 @@ def _targets(table: Table, data: Data, notes: list[str]) -> tuple[str, ...]:
             raise DataError(f"the target {name!r} is named twice")
         if name in (data.time, data.series):
             raise DataError(f"column {name!r} cannot be a target and the time or the series at once")
+    for name in data.exogenous:
+        if data.exogenous.count(name) > 1:
+            raise DataError(f"the exogenous column {name!r} is named twice")
+        if name in (*data.target, data.time, data.series):
+            raise DataError(f"column {name!r} cannot be exogenous and a target, the time or the series at once")
     return data.target or (_only_target(table, data, notes),)
 
 
 def _only_target(table: Table, data: Data, notes: list[str]) -> str:
-    others = [str(name) for name in table.frame.columns if name not in (data.time, data.series)]
+    others = [str(name) for name in table.frame.columns if name not in (*data.exogenous, data.time, data.series)]
     numeric = [name for name in others if _is_numeric(table, name) and not looks_like_dates(table, name)]
     if len(numeric) != 1:
         found = f"of {_listed(numeric)}" if numeric else "but no column holds numbers only"
@@ -276,17 +322,17 @@ def _note_placeholders(table: Table, targets: tuple[str, ...], notes: list[str])
         notes.append(f"cells taken as missing values: {found.total():,}, such as {words}")
 
 
-def _refuse_without_values(table: Table, targets: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
-    for target, column in zip(targets, values.T, strict=True):
+def _refuse_without_values(table: Table, columns: tuple[str, ...], values: npt.NDArray[np.float64]) -> None:
+    for name, column in zip(columns, values.T, strict=True):
         if np.isnan(column).all():
-            raise DataError(f"{table.source}: column {target!r} holds no value at all; name another with --target")
+            raise DataError(f"{table.source}: column {name!r} holds no value at all; name another with --target")
 
 
 def _time_column(table: Table, data: Data, targets: tuple[str, ...], notes: list[str]) -> str | None:
     """The column named, else the only one that holds times, else none."""
     if data.time is not None:
         return data.time
-    others = [str(column) for column in table.frame.columns if column not in (*targets, data.series)]
+    others = [str(column) for column in table.frame.columns if column not in (*targets, *data.exogenous, data.series)]
     dated = [column for column in others if looks_like_dates(table, column)]
     if len(dated) > 1:
         raise DataError(f"{table.source}: several columns hold times ({_listed(dated)}): name one with --time")
@@ -336,25 +382,75 @@ def _season(data: Data, spacing: Spacing, notes: list[str]) -> int | None:
     return season
 
 
-def _series(
+def _refuse_calendar(table: Table, data: Data, time: str | None) -> None:
+    for field in data.calendar:
+        if data.calendar.count(field) > 1:
+            raise DataError(f"the calendar's {field!r} is named twice")
+    if data.calendar and time is None:
+        raise DataError(f"{table.source}: --calendar reads a time column, and there is none: name it with --time")
+
+
+def _refuse_calendar_of(table: Table, data: Data, times: Times | None, spacing: Spacing) -> None:
+    if not data.calendar:
+        return
+    if times is None or not times.dates:
+        raise DataError(f"{table.source}: --calendar reads dates, and the time column counts steps: leave it away")
+    if spacing.code is None:
+        raise DataError(
+            f"{table.source}: --calendar needs steps of one frequency, which working days have not: leave it away, or "
+            f"fill the weekends with --frequency D"
+        )
+
+
+def _note_known(data: Data, notes: list[str]) -> None:
+    known = [f"the calendar's {field}" for field in data.calendar] + [f"column {name!r}" for name in data.exogenous]
+    if known:
+        notes.append(f"known beforehand: {', '.join(known)}")
+
+
+def _one_series(grid: Grid, targets: tuple[str, ...], times: Times | None, data: Data) -> Series:
+    """A series of a grid whose values are the targets and then the exogenous columns."""
+    filled = grid.interpolated()
+    values, exogenous = filled[:, : len(targets)], filled[:, len(targets) :]
+    known = None
+    if data.calendar or data.exogenous:
+        calendar = calendar_of(_clock(grid, times), data.calendar)
+        known = np.concatenate((calendar, exogenous.astype(np.float32)), axis=1)
+    return Series(grid.group.name or ", ".join(targets), values, grid.times, known)
+
+
+def _clock(grid: Grid, times: Times | None) -> Moments:
+    """What the local clock showed at each step, where the table tells; steps that it lacks go by the row before."""
+    if grid.times is None or times is None:
+        return np.zeros(len(grid.values), "datetime64[s]")
+    shown: Moments = grid.times.to_numpy().astype("datetime64[us]")
+    if times.offsets is None:
+        return shown
+    latest = np.maximum.accumulate(np.where(grid.rows >= 0, np.arange(len(grid.rows)), 0))
+    offsets = times.offsets[grid.rows[latest]].astype("timedelta64[us]")
+    local: Moments = shown + offsets
+    return local
+
+
+def _grids(
     table: Table,
-    targets: tuple[str, ...],
+    columns: tuple[str, ...],
     values: npt.NDArray[np.float64],
     times: Times | None,
     groups: list[Group],
     spacing: Spacing,
     limit: int,
     notes: list[str],
-) -> tuple[Series, ...]:
+) -> list[Grid]:
     grids = [lay(table, values, group, spacing) for group in groups]
-    refuse_long_gaps(table, targets, times, grids, limit)
+    refuse_long_gaps(table, columns, times, grids, limit)
     if times is not None and any(np.any(np.diff(group.rows) < 0) for group in groups):
         notes.append("the rows were not in order of time, and were sorted")
     if cut := sum(grid.cut for grid in grids):
         notes.append(f"{cut:,} steps without a value were cut off at the beginning or the end")
     if missing := sum(grid.missing for grid in grids):
         notes.append(f"{missing:,} missing values were filled linearly, in gaps of at most {limit} steps")
-    return tuple(Series(grid.group.name or ", ".join(targets), grid.interpolated(), grid.times) for grid in grids)
+    return grids
 
 
 def _long_enough(
@@ -431,20 +527,31 @@ def _refuse_what_cannot_be_scaled(source: str, panel: Panel, config: Config) -> 
                     )
 
 
+def _refuse_constant_exogenous(source: str, series: tuple[Series, ...], data: Data) -> None:
+    for place, name in enumerate(data.exogenous, start=len(data.calendar)):
+        columns = [one.known[:, place] for one in series if one.known is not None]
+        if min(column.min() for column in columns) == max(column.max() for column in columns):
+            raise DataError(f"{source}: the exogenous column {name!r} is constant and tells nothing; leave it out")
+
+
 def _count(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:
     observations = f"{sum(len(one.values) for one in series):,} steps"
     of_series = f"{len(series)} series, {observations}" if len(series) > 1 else observations
     return of_series + (f" of {len(targets)} features" if len(targets) > 1 else "")
 
 
-def _digest(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:
-    """SHA-256 of names, times and values."""
+def _digest(series: tuple[Series, ...], targets: tuple[str, ...], data: Data) -> str:
+    """SHA-256 of names, times and values, and of what is known beforehand."""
     digest = hashlib.sha256("\x1f".join(targets).encode())
+    if known := (*data.calendar, *data.exogenous):
+        digest.update(f"\x1d{chr(31).join(known)}".encode())
     for one in series:
         digest.update(f"\x1e{one.name}\x1f{one.values.shape}".encode())
         if one.times is not None:
             digest.update(np.asarray(one.times.as_unit("us").asi8, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(one.values, dtype="<f8").tobytes())
+        if one.known is not None:
+            digest.update(np.ascontiguousarray(one.known, dtype="<f4").tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 

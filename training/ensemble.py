@@ -46,6 +46,7 @@ class Ensemble(Forecaster):
             features=network.features,
             lags=network.lags,
             horizon=network.horizon,
+            known=network.known,
         )
         for member, held in zip(made.members, weights, strict=True):
             member.set_weights(list(held))
@@ -59,7 +60,13 @@ class Ensemble(Forecaster):
 
     def _make_layers(self) -> None:
         self.members = [
-            Forecaster(network=self.network, features=self.features, lags=self.lags, horizon=self.horizon)
+            Forecaster(
+                network=self.network,
+                features=self.features,
+                lags=self.lags,
+                horizon=self.horizon,
+                known=self.known,
+            )
             for _ in range(self._count)
         ]
 

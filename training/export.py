@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from service.artifact import FORECAST, METADATA_KEY, NEXT_STATE, SCALE, STATE, VALUES, Metadata
+from service.artifact import FORECAST, KNOWN, METADATA_KEY, NEXT_STATE, SCALE, STATE, VALUES, Metadata
+from service.calendar import calendar_of
 from service.engine import Engine, Step
 from service.errors import ArtifactError
 from service.window import Values
@@ -59,8 +60,10 @@ def convert(network: Forecaster) -> onnx.ModelProto:
     inputs: dict[str, tuple[str | int, ...]] = {VALUES: ("batch", "time", network.features)}
     if size:
         inputs[STATE] = ("batch", size)
-    symbols = [recorder.input(name) for name in inputs]
-    forecast, next_state, scale = network.step(symbols[0], symbols[1] if size else None, recorder)
+    if network.known.count:
+        inputs[KNOWN] = ("batch", "time", network.known.count)
+    symbols = {name: recorder.input(name) for name in inputs}
+    forecast, next_state, scale = network.step(symbols[VALUES], symbols.get(STATE), recorder, known=symbols.get(KNOWN))
     outputs = {FORECAST: (forecast, row), SCALE: (scale, row)}
     if size:
         outputs[NEXT_STATE] = (next_state, ("batch", size))
@@ -80,43 +83,50 @@ def check_parity(network: Forecaster, engine: Engine) -> None:
     for batch, length in ((1, engine.context_length), (3, engine.minimum_window)):
         values = _example(rng, batch, length + _DECODED, network.features)
         place = f"batch {batch}, window {length}"
-        step = _check_window(network, engine, values[:, :length], place)
+        known = _example_of_known(rng, network, batch, length + _DECODED)
+        within, beyond = (None, None) if known is None else (known[:, :length], known[:, length:])
+        step = _check_window(network, engine, values[:, :length], within, place)
         inner = network.inward(values)
         if network.direct or step.next_state is None:
-            fitted = np.asarray(network.outward(network.ahead(inner[:, :length])[0]))
-            _check_iterated(engine, fitted if engine.state_size else fitted[:, :1], step, place)
+            fitted = np.asarray(network.outward(network.ahead(inner[:, :length], known=within)[0]))
+            _check_iterated(engine, fitted if engine.state_size else fitted[:, :1], beyond, step, place)
         else:
-            along, rolled, _ = network.sequence(inner, length, free=_DECODED)
-            _check_observed(
-                engine, values[:, length:], np.asarray(network.outward(along))[:, length - 1 :], step, place
-            )
-            _check_iterated(engine, np.asarray(network.outward(rolled)), step, place)
+            along, rolled, _ = network.sequence(inner, length, free=_DECODED, known=known)
+            following = np.asarray(network.outward(along))[:, length - 1 :]
+            _check_observed(engine, values[:, length:], following, beyond, step, place)
+            _check_iterated(engine, np.asarray(network.outward(rolled)), beyond, step, place)
 
 
-def _check_window(network: Forecaster, engine: Engine, window: Values, place: str) -> Step:
+def _check_window(network: Forecaster, engine: Engine, window: Values, known: Values | None, place: str) -> Step:
     fresh = np.zeros((len(window), network.state_size), np.float32) if network.state_size else None
-    step = engine.run(window, fresh)
-    wanted = [None if part is None else np.asarray(part) for part in network.step(window, fresh)]
+    step = engine.run(window, fresh, known)
+    wanted = [None if part is None else np.asarray(part) for part in network.step(window, fresh, known=known)]
     for name, found, part in zip((FORECAST, NEXT_STATE, SCALE), step, wanted, strict=True):
         if part is not None:
             _compare(f"{name} after a window ({place})", found, part)
     return step
 
 
-def _check_observed(engine: Engine, observed: Values, fitted: Values, step: Step, place: str) -> None:
+def _check_observed(
+    engine: Engine, observed: Values, fitted: Values, known: Values | None, step: Step, place: str
+) -> None:
     """Observed values, one by one: what is served reads on as what was fitted does."""
     for ahead in range(fitted.shape[1]):
         _compare(f"forecast {ahead} observed steps after a window ({place})", step.forecast, fitted[:, ahead])
         if ahead < observed.shape[1]:
-            step = engine.run(observed[:, ahead : ahead + 1], step.next_state)
+            step = engine.run(observed[:, ahead : ahead + 1], step.next_state, _at(known, ahead))
 
 
-def _check_iterated(engine: Engine, fitted: Values, step: Step, place: str) -> None:
+def _check_iterated(engine: Engine, fitted: Values, known: Values | None, step: Step, place: str) -> None:
     """Forecasts passed one by one: what fitting forecasts from a window's end."""
     for ahead in range(fitted.shape[1]):
         _compare(f"forecast {ahead + 1} steps after a window ({place})", step.forecast, fitted[:, ahead])
         if ahead + 1 < fitted.shape[1]:
-            step = engine.run(step.forecast[:, None], step.next_state)
+            step = engine.run(step.forecast[:, None], step.next_state, _at(known, ahead))
+
+
+def _at(known: Values | None, ahead: int) -> Values | None:
+    return None if known is None else known[:, ahead : ahead + 1]
 
 
 def _compare(what: str, found: npt.NDArray[np.float32] | None, wanted: npt.NDArray[np.float32]) -> None:
@@ -134,6 +144,17 @@ def _example(rng: np.random.Generator, batch: int, length: int, features: int) -
     time = np.arange(length)[None, :, None]
     season = 3.0 * np.sin(2 * np.pi * time / rng.integers(5, 30, (batch, 1, features)))
     return (10.0 + season + rng.standard_normal((batch, length, features))).astype(np.float32)
+
+
+def _example_of_known(rng: np.random.Generator, network: Forecaster, batch: int, length: int) -> Values | None:
+    """What may be known of the steps of such series: days and hours far apart, and columns around their middle."""
+    known = network.known
+    if not known.count:
+        return None
+    moments = np.datetime64("2000-01-01", "s") + rng.integers(0, 2**30, batch * length).astype("timedelta64[s]")
+    columns = np.array(known.centres) + np.array(known.sizes) * rng.standard_normal((batch * length, known.columns))
+    both = np.concatenate((calendar_of(moments, known.calendar), columns), axis=1)
+    return both.astype(np.float32).reshape(batch, length, known.count)
 
 
 def _save(graph: onnx.ModelProto, metadata: Metadata, path: Path) -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from training.cells import numbers
 from training.config import Config, Fitting
-from training.data import Panel, Split
+from training.data import Panel, Split, known_of
 from training.model import Forecaster
 from training.windows import Batch, Windows
 
@@ -85,7 +85,11 @@ def unfitted(panel: Panel, split: Split, config: Config) -> Forecaster:
     """The network that a configuration asks for over a panel, with the weights that its seed begins with."""
     keras.utils.set_random_seed(config.seed)
     return Forecaster.from_network(
-        config.network, features=len(panel.features), season=panel.season, horizon=split.horizon
+        config.network,
+        features=len(panel.features),
+        season=panel.season,
+        horizon=split.horizon,
+        known=known_of(panel, split),
     )
 
 
@@ -182,16 +186,22 @@ class _Run:
         self._averages = [tf.Variable(weight, trainable=False) for weight in averaged]
         window = tf.TensorSpec((None, None, network.features), tf.float32)
         steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
-        lengths = [tf.TensorSpec((None,), tf.int32)] if fitting.lengths == "mixed" else []
+        known = {"known": tf.TensorSpec((None, None, network.known.count), tf.float32)} if network.known.count else {}
+        lengths = {"lengths": tf.TensorSpec((None,), tf.int32)} if fitting.lengths == "mixed" else {}
         # Compiled once for every length: compiling takes longer than an epoch over a short series.
-        self._learn = tf.function(self._descend, input_signature=[window, steps, steps, *lengths])
-        self._judge = tf.function(self._loss, input_signature=[window, steps, steps, weight])
+        self._learn = tf.function(self._descend, input_signature=[window, steps, steps, known | lengths])
+        self._judge = tf.function(self._loss, input_signature=[window, steps, steps, known, weight])
 
     def learn(self, batch: Batch) -> Any:
-        return self._learn(*(part for part in batch if part is not None))
+        lengths = {} if batch.lengths is None else {"lengths": batch.lengths}
+        return self._learn(batch.values, batch.context, batch.free, _known(batch) | lengths)
 
     def judged(self, batches: Sequence[Batch]) -> float:
-        return float(np.mean([float(self._judge(batch.values, batch.context, batch.free, 0.0)) for batch in batches]))
+        return float(
+            np.mean(
+                [float(self._judge(batch.values, batch.context, batch.free, _known(batch), 0.0)) for batch in batches]
+            )
+        )
 
     def patience_is_spent(self) -> bool:
         return len(self.history.validation) - self.history.best_epoch >= self.fitting.patience
@@ -237,9 +247,9 @@ class _Run:
             }
         return len(self.history.training)
 
-    def _descend(self, values: Any, context: Any, free: Any, lengths: Any = None) -> Any:
+    def _descend(self, values: Any, context: Any, free: Any, told: dict[str, Any]) -> Any:
         with tf.GradientTape() as tape:
-            loss = self._loss(values, context, free, _CONTEXT_WEIGHT, lengths, training=True)
+            loss = self._loss(values, context, free, told, _CONTEXT_WEIGHT, training=True)
         weights = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(loss, weights), weights)
         self._average()
@@ -266,28 +276,32 @@ class _Run:
             variable.assign(value)
 
     def _loss(
-        self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any = None, training: bool = False
+        self, values: Any, context: Any, free: Any, told: dict[str, Any], context_weight: Any, training: bool = False
     ) -> Any:
-        """The mean loss of a batch: of what the network's output forecasts, in units of each window's scale."""
+        """The mean loss of a batch: of what the network's output forecasts, in units of each window's scale.
+
+        `told` holds the `lengths` of the windows and what is `known`, where the network is told of them.
+        """
         values = self.network.inward(values)
         if self.network.network.output == "sequence":
-            return self._loss_along(values, context, free, context_weight, lengths, training)
+            return self._loss_along(values, context, free, told, context_weight, training)
         ahead = values[:, context : context + free]
         rolls = self._iterated and not self.network.direct
         forecasts, scale = self.network.ahead(
-            values[:, :context], steps=free if rolls else None, lengths=lengths, training=training
+            values[:, :context], steps=free if rolls else None, training=training, **told
         )
         errors = self._error((ahead[:, : tf.shape(forecasts)[1]] - forecasts) / scale[:, None])
         loss = tf.reduce_mean(errors)
         return loss + tf.reduce_mean(errors[:, :1]) if rolls else loss
 
     def _loss_along(
-        self, values: Any, context: Any, free: Any, context_weight: Any, lengths: Any, training: bool
+        self, values: Any, context: Any, free: Any, told: dict[str, Any], context_weight: Any, training: bool
     ) -> Any:
         """The one-step loss at every step of the windows, plus the iterated one beyond their context."""
         forecasts, rolled, scale = self.network.sequence(
-            values, context, free=free if self._iterated else None, lengths=lengths, training=training
+            values, context, free=free if self._iterated else None, training=training, **told
         )
+        lengths = told.get("lengths")
         scale = scale[:, None]
         steps = tf.range(tf.shape(values)[1] - 1)
         errors = self._error((values[:, 1:] - forecasts[:, :-1]) / scale)
@@ -323,3 +337,7 @@ class _Run:
         # The Huber loss divided by its delta, so that a small delta makes it the absolute error.
         delta = fitting.huber_delta
         return tf.where(size <= delta, 0.5 * tf.square(errors) / delta, size - 0.5 * delta)
+
+
+def _known(batch: Batch) -> dict[str, Any]:
+    return {} if batch.known is None else {"known": batch.known}

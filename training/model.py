@@ -10,10 +10,10 @@ as an ONNX graph by `training.native` in the export. Inside, time is the first a
 
 The state row that the service carries between steps is laid out as
 
-    known (1) | [left (1) | ahead (H · F)] | location, spread, change, ratio, scale (F each) | recent values (R · F) |
-    found seasons (4 · F) | the convolution's last inputs | states by layer
+    begun (1) | [left (1) | ahead (H · F)] | location, spread, change, ratio, scale (F each) | recent values (R · F) |
+    found seasons (4 · F) | recent exogenous (R · E) | the convolution's last inputs | states by layer
 
-where `known` is 0 for a fresh row, F is the number of features and R how far back the longest lag reaches. The found
+where `begun` is 0 for a fresh row, F is the number of features and R how far back the longest lag reaches. The found
 seasons are two lags and how strong each is; only a network that looks for them has these columns. Only one that
 forecasts its horizon of H steps at once has `ahead`, whose first step is the one that was given last, and `left`, how
 many behind that are still to be given.
@@ -29,6 +29,7 @@ from keras import layers
 
 from training.cells import recurrent, states
 from training.config import Network
+from training.known import DAYS, Known
 from training.native import Recorder
 from training.operations import TensorFlow
 
@@ -37,6 +38,8 @@ FOUND_LAGS: Final = 2
 _INPUT_LIMIT: Final = 10.0
 _TINY: Final = 1e-6
 _LEAST: Final = 1e-30  # what a value at or below zero counts as where logarithms are taken
+_KNOWN_UNITS: Final = 32  # of the layer that makes of all that is known what the head adds up
+_DAY_WIDTH: Final = 8  # numbers learnt of each day of the year
 _LARGEST_LOGARITHM: Final = 88.0  # of what a 32-bit float can hold
 _NORMALISATIONS: Final = {"layer": layers.LayerNormalization, "batch": layers.BatchNormalization}
 
@@ -60,6 +63,7 @@ class Carried(NamedTuple):
     measure: Measure
     recent: Any  # (memory, batch, features), centred
     periods: Any | None  # (2 · FOUND_LAGS, batch, features)
+    exogenous: Any | None  # (memory, batch, exogenous), scaled, of the steps up to the last one that was told of
     hidden: list[list[Any]] | None  # of the convolution and each layer, each (1, batch, ·); None for fresh ones
 
 
@@ -71,6 +75,8 @@ class Reading(NamedTuple):
     centred: Any  # (time, batch, features)
     history: Any  # (memory + time, batch, features), centred
     seasonal: list[Season]
+    told: Any | None = None  # (time, batch, ·): what is known of the step after each
+    days: Any | None = None  # (time, batch, 1): the day of the year of the step after each
 
 
 @keras.saving.register_keras_serializable(package="leadtime")
@@ -82,16 +88,25 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         features: observed values per step, all of them forecast.
         lags: lengths of the seasons that the network looks back; empty for none.
         horizon: steps that it forecasts at once; 1 for all but output `horizon`.
+        known: what it is told of each step beforehand; nothing if not given.
     """
 
     def __init__(
-        self, *, network: Network | dict[str, Any], features: int, lags: Sequence[int], horizon: int, **kwargs: Any
+        self,
+        *,
+        network: Network | dict[str, Any],
+        features: int,
+        lags: Sequence[int],
+        horizon: int,
+        known: Known | dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.network = network if isinstance(network, Network) else Network.model_validate(network)
         self.features = features
         self.lags = tuple(lags)
         self.horizon = horizon
+        self.known = known if isinstance(known, Known) else Known.model_validate(known or {})
         self.units = self.network.layers
         self.found = self.network.lags == "found"
         self.plain = self.network.head == "plain"
@@ -102,7 +117,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         self.build()
 
     @classmethod
-    def from_network(cls, network: Network, *, features: int, season: int | None, horizon: int = 1) -> Self:
+    def from_network(
+        cls, network: Network, *, features: int, season: int | None, horizon: int = 1, known: Known | None = None
+    ) -> Self:
         """Build what a configuration asks for, over series of a known season or none.
 
         `horizon` counts the steps that output `horizon` forecasts at once; the others take no notice of it.
@@ -111,7 +128,8 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             lags: tuple[int, ...] = () if season is None else (season,)
         else:
             lags = () if network.lags == "found" else tuple(network.lags)
-        return cls(network=network, features=features, lags=lags, horizon=horizon if network.output == "horizon" else 1)
+        at_once = horizon if network.output == "horizon" else 1
+        return cls(network=network, features=features, lags=lags, horizon=at_once, known=known)
 
     @property
     def candidates(self) -> int:
@@ -122,9 +140,14 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
     def inputs_per_step(self) -> int:
         """Numbers that are seen at each step."""
         if self.plain:
-            return self.features * (1 + self.seasons)
+            return self.features * (1 + self.seasons) + self.told_per_step
         per_feature = 3 + 2 * self.seasons + (FOUND_LAGS if self.found else 0)
-        return self.features * per_feature
+        return self.features * per_feature + self.told_per_step
+
+    @property
+    def told_per_step(self) -> int:
+        """Numbers that the layers are told of what is known: of the calendar, and of columns and their changes."""
+        return self.known.calendar_width + self.known.columns * (2 + len(self.lags))
 
     @property
     def state_size(self) -> int:
@@ -138,6 +161,12 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             width = self.convolution.filters
         width = self._build_stack(self.cells, self.backward, self.norms, width)
         width = self._build_stack(self.decoder, [], [None] * len(self.decoder), width)
+        if self.telling is not None:
+            told = self.told_per_step + (_DAY_WIDTH if self.days is not None else 0)
+            self.telling.build((None, None, told))
+            width += self.told_per_step + _KNOWN_UNITS
+        if self.days is not None:
+            self.days.build((None, None))
         for layer in self.heads:
             layer.build((None, None, width))
         if not self.plain:
@@ -153,6 +182,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             "features": self.features,
             "lags": self.lags,
             "horizon": self.horizon,
+            "known": self.known.model_dump(mode="json"),
         }
 
     def inward(self, values: Any, ops: Operations | None = None) -> Any:
@@ -170,7 +200,14 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         return ops.exp(ops.clip(values, -_LARGEST_LOGARITHM, _LARGEST_LOGARITHM))
 
     def sequence(
-        self, values: Any, context: Any, *, free: Any = None, lengths: Any = None, training: bool = False
+        self,
+        values: Any,
+        context: Any,
+        *,
+        free: Any = None,
+        lengths: Any = None,
+        training: bool = False,
+        known: Any = None,
     ) -> tuple[Any, Any | None, Any]:
         """Forecast the next step at every step, for training: the window's measure is taken from its context alone.
 
@@ -180,25 +217,30 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             free: steps to forecast iteratively beyond the context, each forecast being fed back; None for none.
             lengths: (batch,) how many of the context's steps are real, the last ones; None for all.
             training: whether batch normalisation learns.
+            known: (batch, time, known), of the step after each, where anything is; time is then at least
+                `context` + `free`.
 
         Returns:
             Forecasts of the next step at every step (batch, time, features), iterative forecasts
             (batch, free, features) or None, and the scale (batch, features).
         """
-        beyond, within, values = self._prepared(values, context, lengths, training)
-        carried = self._begin(within, values[:context])
+        beyond, within, values, known = self._prepared(values, context, lengths, training, known)
+        told, following = (None, None) if known is None else (known[:context], known[context:])
+        carried = self._begin(within, values[:context], told)
         level, scale = carried.measure.location, carried.measure.scale[0]
         centred = values - level
-        reading, carried = self._read(within, centred[:context], carried)
-        known = self._next(within, reading, carried.measure)
-        reading, _ = self._read(beyond, centred[context:], carried)
+        reading, carried = self._read(within, centred[:context], carried, told)
+        first = self._next(within, reading, carried.measure)
+        reading, _ = self._read(beyond, centred[context:], carried, following)
         ahead = self._next(beyond, reading, carried.measure)
-        forecasts = _batch_first(tf.concat([known, ahead], axis=0) + level)
+        forecasts = _batch_first(tf.concat([first, ahead], axis=0) + level)
         if free is None:
             return forecasts, None, scale
-        return forecasts, _batch_first(self._roll(known[-1:], carried, free) + level), scale
+        return forecasts, _batch_first(self._roll(first[-1:], carried, free, following) + level), scale
 
-    def ahead(self, values: Any, *, steps: Any = None, lengths: Any = None, training: bool = False) -> tuple[Any, Any]:
+    def ahead(
+        self, values: Any, *, steps: Any = None, lengths: Any = None, training: bool = False, known: Any = None
+    ) -> tuple[Any, Any]:
         """Forecast what follows windows (batch, time, features), given as `inward` does, from their ends alone.
 
         Args:
@@ -207,22 +249,27 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
                 that it has at once.
             lengths: (batch,) how many of the steps are real, the last ones; None for all.
             training: whether batch normalisation learns.
+            known: (batch, time + steps, known), of the step after each, where anything is.
 
         Returns:
             Forecasts (batch, steps, features) and the scale (batch, features).
         """
-        _, within, values = self._prepared(values, None, lengths, training)
-        carried = self._begin(within, values)
+        context = tf.shape(values)[1]
+        _, within, values, known = self._prepared(values, context, lengths, training, known)
+        told, following = (None, None) if known is None else (known[:context], known[context:])
+        carried = self._begin(within, values, told)
         level = carried.measure.location
-        reading, carried = self._read(within, values - level, carried)
+        reading, carried = self._read(within, values - level, carried, told)
         if self.direct:
             forecasts = self._unfold(within, reading, carried)
         else:
             forecasts = self._next(within, reading, carried.measure, at_end=True)
-            forecasts = forecasts if steps is None else self._roll(forecasts, carried, steps)
+            forecasts = forecasts if steps is None else self._roll(forecasts, carried, steps, following)
         return _batch_first(forecasts + level), carried.measure.scale[0]
 
-    def step(self, values: Any, state: Any | None, ops: Operations | None = None) -> tuple[Any, Any | None, Any]:
+    def step(
+        self, values: Any, state: Any | None, ops: Operations | None = None, *, known: Any = None
+    ) -> tuple[Any, Any | None, Any]:
         """The artifact's graph: see `service.artifact` for the tensors; without `state` where the window is slid.
 
         `ops` are the operations that it is computed, or recorded, in; TensorFlow's if not given.
@@ -230,13 +277,14 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         ops = ops or TensorFlow()
         raw = ops.transpose(values, (1, 0, 2))
         values = self.inward(raw, ops)
+        told = None if known is None else ops.transpose(known, (1, 0, 2))
         if state is None:
-            carried = self._begin(ops, values)
-            known = queue = None
+            carried = self._begin(ops, values, told)
+            begun = queue = None
         else:
-            known, queue, carried = self._taken_up(ops, values, ops.unsqueeze(state, 0))
+            begun, queue, carried = self._taken_up(ops, values, ops.unsqueeze(state, 0), told)
         location = carried.measure.location
-        reading, carried = self._read(ops, values - location, carried)
+        reading, carried = self._read(ops, values - location, carried, told)
         if self.direct:
             forecast, queue = self._handed_out(ops, ops.steps(raw, -1, None), reading, carried, queue)
         else:
@@ -245,9 +293,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         if self.network.transform == "log":
             scale = scale * self.outward(location, ops)  # how far off a forecast is in raw units, at the window's level
         scale = ops.squeeze(scale, 0)
-        if known is None:
+        if begun is None:
             return ops.squeeze(forecast, 0), None, scale
-        row = [ops.maximum(known, 1.0), *(queue or ()), *self._packed(ops, carried)]
+        row = [ops.maximum(begun, 1.0), *(queue or ()), *self._packed(ops, carried)]
         row += [part for parts in carried.hidden or () for part in parts]
         return ops.squeeze(forecast, 0), ops.squeeze(ops.concatenate(row), 0), scale
 
@@ -280,6 +328,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         self.decoder = [
             recurrent(network, units, name=f"decoder_{index}") for index, units in enumerate(network.decoder)
         ]
+        self.telling = layers.Dense(_KNOWN_UNITS, name="tell") if self.known.count else None
+        by_day = "day_of_year" in self.known.calendar
+        self.days = layers.Embedding(DAYS, _DAY_WIDTH, name="days") if by_day else None
         at_once = self.features * (self.horizon if self._dense_horizon else 1)
         if self.plain:
             self.heads = [layers.Dense(at_once, name="answer")]
@@ -305,7 +356,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         return [
             1,
             *queue,
-            self.features * (5 + self.memory + found),
+            self.features * (5 + self.memory + found) + self.known.columns * self.memory,
             *(width for part in self._hidden() for width in part),
         ]
 
@@ -316,70 +367,83 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             return kept
         return [[self.inputs_per_step * (self.convolution.kernel_size[0] - 1)], *kept]
 
-    def _prepared(self, values: Any, context: Any, lengths: Any, training: bool) -> tuple[TensorFlow, TensorFlow, Any]:
-        """Operations beyond and within the context, and the values, time first, with what is real laid into padding.
+    def _prepared(
+        self, values: Any, context: Any, lengths: Any, training: bool, known: Any
+    ) -> tuple[TensorFlow, TensorFlow, Any, Any]:
+        """Operations beyond and within the context, the values and what is known, time first, what is real in padding.
 
         In front of a series stands its first value, as often as anybody looks back: so it stands in padding, too.
         """
         values = tf.transpose(values, (1, 0, 2))
+        known = None if known is None else tf.transpose(known, (1, 0, 2))
         beyond = TensorFlow(training=training)
         if lengths is None:
-            return beyond, beyond, values
-        context = tf.shape(values)[0] if context is None else context
+            return beyond, beyond, values, known
         padding = context - lengths  # (batch,)
         mask = tf.cast(tf.range(context)[:, None] >= padding[None, :], tf.float32)[..., None]
-        first = tf.gather(tf.transpose(values, (1, 0, 2)), padding, batch_dims=1)[None]  # (1, batch, features)
-        filled = tf.where(mask > 0.5, values[:context], first)
-        return beyond, TensorFlow(training=training, mask=mask), tf.concat([filled, values[context:]], axis=0)
+        within = TensorFlow(training=training, mask=mask)
+        return (
+            beyond,
+            within,
+            _filled(values, padding, mask, context),
+            None if known is None else _filled(known, padding, mask, context),
+        )
 
-    def _begin(self, ops: Operations, values: Any) -> Carried:
+    def _begin(self, ops: Operations, values: Any, told: Any) -> Carried:
         """What a window of values (time, batch, features) begins with."""
         measure = self._measure(ops, values)
         first = ops.steps(values, None, 1) - measure.location
         periods = self._find(ops, values, measure) if self.found else None
-        return Carried(measure, ops.repeated(first, self.memory), periods, None)
+        columns = None if told is None else self.known.split(ops, ops.steps(told, None, 1))[1]
+        exogenous = None if columns is None else ops.repeated(columns, self.memory)
+        return Carried(measure, ops.repeated(first, self.memory), periods, exogenous, None)
 
-    def _taken_up(self, ops: Operations, values: Any, state: Any) -> tuple[Any, list[Any] | None, Carried]:
-        """The parts of a state row (1, batch, state_size): known, the queue where there is one, and what is carried."""
-        known, *parts = ops.split(state, self._columns())
+    def _taken_up(self, ops: Operations, values: Any, state: Any, told: Any) -> tuple[Any, list[Any] | None, Carried]:
+        """The parts of a state row (1, batch, state_size): begun, the queue where there is one, and what is carried."""
+        begun, *parts = ops.split(state, self._columns())
         queue = None
         if self.direct:
             left, ahead, *parts = parts
             queue = [left, ahead]
-        begun, *flat = parts
+        held, *flat = parts
         # Decoding has no fresh row, and need not look for a measure and seasons in its single step.
-        begun = ops.if_any_below(
-            known,
+        held = ops.if_any_below(
+            begun,
             0.5,
-            lambda: ops.where(known < 0.5, ops.concatenate(self._packed(ops, self._begin(ops, values))), begun),
-            lambda: begun,
+            lambda: ops.where(begun < 0.5, ops.concatenate(self._packed(ops, self._begin(ops, values, told))), held),
+            lambda: held,
         )
         rest = iter(flat)
         hidden = [[next(rest) for _ in widths] for widths in self._hidden()]
-        return known, queue, self._unpacked(ops, begun, hidden)
+        return begun, queue, self._unpacked(ops, held, hidden)
 
     def _packed(self, ops: Operations, carried: Carried) -> list[Any]:
         """All that is carried but the hidden states, as parts of a row (1, batch, ·)."""
-        parts = [*carried.measure, self._row(ops, carried.recent, self.memory)]
+        parts = [*carried.measure, self._row(ops, carried.recent, self.memory, self.features)]
         if carried.periods is not None:
-            parts.append(self._row(ops, carried.periods, 2 * FOUND_LAGS))
+            parts.append(self._row(ops, carried.periods, 2 * FOUND_LAGS, self.features))
+        if carried.exogenous is not None:
+            parts.append(self._row(ops, carried.exogenous, self.memory, self.known.columns))
         return parts
 
     def _unpacked(self, ops: Operations, row: Any, hidden: list[list[Any]]) -> Carried:
         """The opposite of `_packed`."""
-        counts = [1] * len(Measure._fields) + [self.memory] + ([2 * FOUND_LAGS] if self.found else [])
-        parts = ops.split(row, [self.features * count for count in counts])
-        steps = [self._steps(ops, part, count, self.features) for part, count in zip(parts, counts, strict=True)]
-        measure, recent, periods = steps[: len(Measure._fields)], steps[len(Measure._fields)], steps[-1]
-        return Carried(Measure(*measure), recent, periods if self.found else None, hidden)
+        sizes = [(1, self.features)] * len(Measure._fields) + [(self.memory, self.features)]
+        sizes += [(2 * FOUND_LAGS, self.features)] if self.found else []
+        sizes += [(self.memory, self.known.columns)] if self.known.columns else []
+        parts = ops.split(row, [count * width for count, width in sizes])
+        steps = [self._steps(ops, part, *size) for part, size in zip(parts, sizes, strict=True)]
+        measure, (recent, *rest) = steps[: len(Measure._fields)], steps[len(Measure._fields) :]
+        periods = rest[0] if self.found else None
+        return Carried(Measure(*measure), recent, periods, rest[-1] if self.known.columns else None, hidden)
 
-    def _row(self, ops: Operations, steps: Any, count: int) -> Any:
-        """Steps (count, batch, features) as one row (1, batch, count · features)."""
+    def _row(self, ops: Operations, steps: Any, count: int, width: int) -> Any:
+        """Steps (count, batch, width) as one row (1, batch, count · width)."""
         if count == 1:
             return steps
-        if self.features == 1:
+        if width == 1:
             return ops.transpose(steps, (2, 1, 0))
-        return ops.reshape(ops.transpose(steps, (1, 0, 2)), (1, -1, count * self.features))
+        return ops.reshape(ops.transpose(steps, (1, 0, 2)), (1, -1, count * width))
 
     def _steps(self, ops: Operations, row: Any, count: int, width: int) -> Any:
         """The opposite: a row (1, batch, count · width) as steps (count, batch, width)."""
@@ -447,25 +511,57 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         found = [ops.argmax(whole) + 2.0, ops.argmax(level) + 2.0, ops.max(whole, 2), ops.max(level, 2)]
         return ops.transpose(ops.concatenate(found), (2, 0, 1))
 
-    def _read(self, ops: Operations, centred: Any, before: Carried) -> tuple[Reading, Carried]:
-        """Roll the layers over centred observations (time, batch, features), from and to what is carried."""
+    def _read(self, ops: Operations, centred: Any, before: Carried, known: Any) -> tuple[Reading, Carried]:
+        """Roll the layers over centred observations (time, batch, features), from and to what is carried.
+
+        `known`, (time, batch, known), is what is known of the step after each, where anything is.
+        """
         history = ops.concatenate([before.recent, centred], axis=0)
         seasonal = [self._season(ops, history, lag) for lag in self.lags]
         if before.periods is not None:
             seasonal += self._found_seasons(ops, history, centred, before.periods)
+        told, days, exogenous = self._told(ops, known, before.exogenous)
         inputs = self._inputs(ops, centred, history, seasonal, before)
-        flow, end, hidden = self._stack(ops, inputs, before.hidden)
+        flow, end, hidden = self._stack(ops, inputs if told is None else ops.concatenate([inputs, told]), before.hidden)
         recent = ops.steps(centred if self.memory == 1 else history, -self.memory, None)
-        reading = Reading(flow, end, centred, history, seasonal)
-        return reading, Carried(before.measure, recent, before.periods, hidden)
+        reading = Reading(flow, end, centred, history, seasonal, told, days)
+        return reading, Carried(before.measure, recent, before.periods, exogenous, hidden)
+
+    def _told(self, ops: Operations, known: Any, before: Any) -> tuple[Any, Any, Any]:
+        """What the layers are told of what is known, the days of the year, and the columns to be remembered.
+
+        Of columns they are told, too, how they differ from those of the step before and of one season before, whose
+        values owe something to them.
+        """
+        if not self.known.count:
+            return None, None, None
+        fields, columns = self.known.split(ops, known)
+        parts = self.known.told(ops, fields)
+        remembered = None
+        if columns is not None:
+            history = ops.concatenate([before, columns], axis=0)
+            parts += [columns, columns - ops.steps(history, self.memory - 1, -1)]
+            parts += [columns - ops.steps(history, self.memory - lag, -lag) for lag in self.lags]
+            remembered = ops.steps(history, -self.memory, None)
+        return ops.concatenate(parts), fields.get("day_of_year"), remembered
 
     def _next(self, ops: Operations, reading: Reading, measure: Measure, *, at_end: bool = False) -> Any:
         """Centred forecasts of the next step (time, batch, features): at every step, or at the end alone."""
         flow, centred, seasonal = reading.flow, reading.centred, reading.seasonal
+        told, days = reading.told, reading.days
         if at_end:
             flow, centred = reading.end, ops.steps(centred, -1, None)
+            told, days = (None if one is None else ops.steps(one, -1, None) for one in (told, days))
             seasonal = [(ops.steps(ahead, -1, None), ops.steps(now, -1, None)) for ahead, now in seasonal]
+        if told is not None:
+            flow = ops.concatenate([flow, told, self._made_of(ops, told, days)])
         return self._answer(ops, ops.dense(self.heads, flow), centred, seasonal, measure)
+
+    def _made_of(self, ops: Operations, told: Any, days: Any) -> Any:
+        """What one layer makes of all that is known, (time, batch, ·): a Monday in May is more than the two alone."""
+        if self.days is not None:
+            told = ops.concatenate([told, ops.looked_up(self.days.embeddings, days - 1.0)])
+        return ops.maximum(ops.dense([self.telling], told), 0.0)
 
     def _inputs(self, ops: Operations, centred: Any, history: Any, seasonal: Sequence[Season], carried: Carried) -> Any:
         """What the first layer sees at each step: (time, batch, inputs_per_step)."""
@@ -588,7 +684,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 
         def afresh() -> Any:
             ahead = self._unfold(ops, reading, carried) + carried.measure.location
-            return self._row(ops, self.outward(ahead, ops), self.horizon)
+            return self._row(ops, self.outward(ahead, ops), self.horizon, self.features)
 
         widths = [self.features, *([self.features * (self.horizon - 1)] if self.horizon > 1 else [])]
         if queue is None:
@@ -601,17 +697,23 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         left = ops.where(left < 0.5, float(self.horizon - 1), left - 1.0)
         return ops.split(ahead, widths)[0], [left, ahead]
 
-    def _roll(self, first: Any, carried: Carried, steps: Any) -> Any:
-        """Iterate from a first forecast (1, batch, features), feeding each back: (steps, batch, features)."""
+    def _roll(self, first: Any, carried: Carried, steps: Any, known: Any) -> Any:
+        """Iterate from a first forecast (1, batch, features), feeding each back: (steps, batch, features).
+
+        `known`, (at least steps, batch, known), is what is known of the step after each of them, where anything is.
+        """
         ops = TensorFlow(single=True)
+        columns = self.known.columns > 0
 
-        def feed(step: Any, forecast: Any, recent: Any, hidden: Any, rolled: Any) -> tuple[Any, ...]:
-            before = carried._replace(recent=recent, hidden=hidden)
-            reading, after = self._read(ops, forecast, before)
+        def feed(step: Any, forecast: Any, recent: Any, held: Any, hidden: Any, rolled: Any) -> tuple[Any, ...]:
+            before = carried._replace(recent=recent, hidden=hidden, exogenous=held if columns else None)
+            reading, after = self._read(ops, forecast, before, None if known is None else known[step][None])
             following = self._next(ops, reading, carried.measure)
-            return step + 1, following, after.recent, after.hidden, rolled.write(step, forecast[0])
+            held = after.exogenous if columns else held
+            return step + 1, following, after.recent, held, after.hidden, rolled.write(step, forecast[0])
 
-        start = (0, first, carried.recent, carried.hidden, tf.TensorArray(tf.float32, steps))
+        held = carried.exogenous if columns else 0
+        start = (0, first, carried.recent, held, carried.hidden, tf.TensorArray(tf.float32, steps))
         *_, rolled = tf.while_loop(lambda step, *_: step < steps, feed, start, maximum_iterations=steps)
         return rolled.stack()
 
@@ -634,6 +736,12 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 def _mean(ops: Operations, x: Any, mask: Any) -> Any:
     """The mean over steps, those that a mask leaves out left out."""
     return ops.mean(x, 0) if mask is None else ops.sum(x * mask, 0) / ops.sum(mask, 0)
+
+
+def _filled(x: Any, padding: Any, mask: Any, context: Any) -> Any:
+    """A sequence (time, batch, ·) with its first real step (batch,) laid into the padding of its context."""
+    first = tf.gather(tf.transpose(x, (1, 0, 2)), padding, batch_dims=1)[None]
+    return tf.concat([tf.where(mask > 0.5, x[:context], first), x[context:]], axis=0)
 
 
 def _batch_first(sequence: Any) -> Any:

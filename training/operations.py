@@ -103,6 +103,13 @@ class TensorFlow:
     def exp(self, x: Any) -> Any:
         return tf.exp(x)
 
+    def sin(self, x: Any) -> Any:
+        return tf.sin(x)
+
+    def looked_up(self, table: Any, places: Any) -> Any:
+        """Rows of a table (rows, ·), by their places as floats (time, batch, 1): (time, batch, ·)."""
+        return tf.gather(table, self.whole(places)[..., 0])
+
     def softmax(self, x: Any) -> Any:
         return tf.nn.softmax(x, axis=-1)
 

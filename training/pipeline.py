@@ -243,6 +243,8 @@ def _metadata(
         state_size=fitted.network.state_size,
         frequency=panel.frequency,
         season_length=panel.season,
+        calendar=panel.calendar,
+        exogenous=panel.exogenous,
         non_negative=all(float(one.values.min()) >= 0 for one in panel.series),
         training=Provenance(
             created=datetime.now(UTC).isoformat(timespec="seconds"),

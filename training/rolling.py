@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -163,7 +163,8 @@ class Outcome:
 
 
 def data_of(metadata: Metadata, given: Data, columns: list[str]) -> Data:
-    """The settings of reading with what the model says where nothing is given: its features, its season."""
+    """The settings of reading with what the model says where nothing is given, and what it needs to be told."""
+    given = given.model_copy(update={"calendar": metadata.calendar, "exogenous": metadata.exogenous})
     if not given.target and all(name in columns for name in metadata.features):
         given = given.model_copy(update={"target": metadata.features})
     if given.season is None and metadata.season_length is not None:
@@ -186,7 +187,7 @@ def read_for(engine: Engine, table: Table, given: Data) -> Panel:
         notes = [note.replace(": as given", ": the model's") if note.startswith("season ") else note for note in notes]
     if panel.frequency is not None and metadata.frequency not in (None, panel.frequency):
         notes.append(f"the data have the frequency {panel.frequency}, but the model was fitted on {metadata.frequency}")
-    return Panel(panel.series, panel.features, panel.frequency, panel.season, tuple(notes), panel.digest)
+    return replace(panel, notes=tuple(notes))
 
 
 def run(
@@ -209,7 +210,7 @@ def run(
     notes = [*panel.notes]
     horizon = terms.horizon or _horizon(engine.metadata, panel.season)
     series, origins = _origins(engine, panel, terms, horizon, source, skip_short=skip_short, notes=notes)
-    panel = Panel(series, panel.features, panel.frequency, panel.season, panel.notes, panel.digest)
+    panel = replace(panel, series=series)
     season = panel.season
     if season is not None and min(int(held[0]) for held in origins) + 1 < season:
         notes.append(f"the first origins have no whole season of {season} steps behind them: none was assumed")

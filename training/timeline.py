@@ -42,11 +42,15 @@ _WORDS: Final = {
 
 @dataclass(frozen=True)
 class Times:
-    """A parsed time column: a sortable key per row, whether the keys are dates, and how they were read."""
+    """A parsed time column: a sortable key per row, whether the keys are dates, and how they were read.
+
+    `offsets` is how far ahead of the keys the local clock was, in microseconds, where the keys are UTC and rows say so.
+    """
 
     keys: Keys
     dates: bool
     note: str
+    offsets: Keys | None = None
 
 
 class Spacing(Protocol):
@@ -366,7 +370,7 @@ def _in_utc(utc: pd.DatetimeIndex, wall: pd.DatetimeIndex) -> Times:
     at = (utc - utc.normalize()).nunique(), (wall - wall.normalize()).nunique()
     if at[1] == 1 and at[0] > 1:
         return _dates(wall, "dates by their local wall clock")
-    return _dates(utc, "times converted to UTC")
+    return Times(_keys(utc), True, "times converted to UTC", _keys(wall) - _keys(utc))
 
 
 def _dates(stamps: pd.DatetimeIndex, note: str) -> Times:

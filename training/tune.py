@@ -205,8 +205,10 @@ class Judge:
             minimum_window=minimum_window(context, season),
             features=self._panel.features,
             state_size=network.state_size,
-            frequency=None,
+            frequency=self._panel.frequency,
             season_length=season,
+            calendar=self._panel.calendar,
+            exogenous=self._panel.exogenous,
             training=Provenance(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 data="",

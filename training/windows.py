@@ -18,6 +18,9 @@ _CONTEXT_SHARES: Final = {1.0: 0.6, 0.5: 0.2, 0.25: 0.1, 0.0: 0.1}
 _AHEAD_LIMIT: Final = 48  # steps forecast iteratively in fitting: what is learnt there holds further on
 
 
+Floats = npt.NDArray[np.float32]
+
+
 class Batch(NamedTuple):
     """Windows with the leading steps that are context, and those behind it to be forecast from its end.
 
@@ -28,6 +31,9 @@ class Batch(NamedTuple):
     context: int
     free: int
     lengths: npt.NDArray[np.int32] | None = None  # (batch,) steps of context that are real; None where all are
+    known: npt.NDArray[np.float32] | None = (
+        None  # (batch, context + ahead, known) of the step after each; None: nothing
+    )
 
 
 def minimum_window(context: int, season: int | None) -> int:
@@ -46,11 +52,13 @@ class Windows:
 
     Attributes:
         observations: (observations, features), raw units.
+        known: (observations, known), what is known of the step after each; after a series' last, that of the last.
         training: starts of windows of `context + ahead` steps that lie wholly in a training part.
         validation: starts of windows whose last `ahead` steps lie in a validation part.
     """
 
     observations: npt.NDArray[np.float32]
+    known: npt.NDArray[np.float32] | None
     training: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
     context: int
@@ -80,6 +88,7 @@ class Windows:
         steps = config.fitting.steps_per_epoch or int(np.clip(len(starts) // size, 1, _STEPS_LIMIT))
         return cls(
             observations=np.concatenate([series.values for series in panel.series]).astype(np.float32),
+            known=_following(panel),
             training=starts,
             validation=judged[_evenly(len(judged), _VALIDATION_LIMIT)],
             context=context,
@@ -98,35 +107,49 @@ class Windows:
         starts = rng.choice(self.training, wanted, replace=wanted > len(self.training))
         # A shorter context is the end of the whole one, so that what lies ahead stays the same.
         if self.mixed:
-            for values in self._dataset(starts):
-                yield self._padded(values, rng.integers(self.minimum, self.context + 1, len(values), np.int32))
+            for values, known in self._dataset(starts):
+                lengths = rng.integers(self.minimum, self.context + 1, len(values), np.int32)
+                yield self._padded(values, known, lengths)
             return
         contexts = rng.choice(self._contexts(), self.steps_per_epoch, p=list(_CONTEXT_SHARES.values()))
-        for values, context in zip(self._dataset(starts), contexts, strict=True):
-            yield Batch(values[:, self.context - context :], int(context), self.ahead)
+        for (values, known), context in zip(self._dataset(starts), contexts, strict=True):
+            first = self.context - context
+            told = None if known is None else known[:, first:]
+            yield Batch(values[:, first:], int(context), self.ahead, known=told)
 
     def judged(self) -> list[Batch]:
         """The validation batches, in the series' order."""
-        return [Batch(values, self.context, self.ahead) for values in self._dataset(self.validation)]
+        return [
+            Batch(values, self.context, self.ahead, known=known) for values, known in self._dataset(self.validation)
+        ]
 
-    def _padded(self, values: npt.NDArray[np.float32], lengths: npt.NDArray[np.int32]) -> Batch:
+    def _padded(self, values: Floats, known: Floats | None, lengths: npt.NDArray[np.int32]) -> Batch:
         real = np.arange(values.shape[1]) >= self.context - lengths[:, None]
-        return Batch(np.where(real[..., None], values, np.float32(0)), self.context, self.ahead, lengths)
+        padded = np.where(real[..., None], values, np.float32(0))
+        return Batch(padded, self.context, self.ahead, lengths, known)
 
     def _contexts(self) -> list[int]:
         return [max(round(share * self.context), self.minimum) for share in _CONTEXT_SHARES]
 
-    def _dataset(self, starts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
+    def _dataset(self, starts: npt.NDArray[np.int64]) -> Iterator[tuple[Floats, Floats | None]]:
+        """Windows (batch, context + ahead, features) from these starts on, and what is known of their steps."""
         steps = tf.range(self.context + self.ahead, dtype=tf.int64)
-        observations = tf.constant(self.observations)
-        batches: Iterator[npt.NDArray[np.float32]] = (
+        columns = [tf.constant(self.observations), *([] if self.known is None else [tf.constant(self.known)])]
+        batches: Iterator[tuple[Floats, ...]] = (
             tf.data.Dataset.from_tensor_slices(starts)
             .batch(self.batch_size)
-            .map(lambda first: tf.gather(observations, first[:, None] + steps))
+            .map(lambda first: tuple(tf.gather(column, first[:, None] + steps) for column in columns))
             .prefetch(2)
             .as_numpy_iterator()
         )
-        return batches
+        for values, *known in batches:
+            yield values, known[0] if known else None
+
+
+def _following(panel: Panel) -> Floats | None:
+    """What is known of the step after each, of all series end to end."""
+    known = [series.known for series in panel.series if series.known is not None]
+    return np.concatenate([part for one in known for part in (one[1:], one[-1:])]) if known else None
 
 
 def _evenly(count: int, limit: int) -> npt.NDArray[np.int64]:
