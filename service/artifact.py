@@ -35,6 +35,8 @@ CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "leadtime"
 LONGEST_CONTEXT: Final = 65536
 FILE_NAME: Final = "model.onnx"
+DIGEST_NAME: Final = f"{FILE_NAME}.sha256"
+"""The file beside it that holds its digest, as `sha256sum` writes it."""
 
 VALUES: Final = "values"
 STATE: Final = "state"
@@ -48,6 +50,7 @@ VERSION_PATTERN: Final = r"^[1-9][0-9]{0,8}$"
 FREQUENCY_PATTERN: Final = r"^([1-9][0-9]{0,3})?(s|min|h|D|W|M|Q|Y)$"
 
 _FLOAT: Final = "float32"
+_LARGEST: Final = 3e38  # a little below the largest 32-bit float
 
 Name = TypeVar("Name", bound=str)
 
@@ -66,6 +69,7 @@ ExogenousNames = Annotated[tuple[str, ...], AfterValidator(_without_repeats)]
 CalendarFields = Annotated[tuple[CalendarField, ...], AfterValidator(_without_repeats)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Steps = Annotated[tuple[tuple[Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)], ...], ...], Field(min_length=1)]
 
 
 class _Record(BaseModel):
@@ -145,6 +149,32 @@ class Provenance(_Record):
     members: tuple[Member, ...] = Field(default=(), description="The networks that it is of, where they are several.")
 
 
+class Trial(_Record):
+    """A window, and the forecast of it that the graph gave when the file was made, and has to give wherever it is.
+
+    Steps are rows, in raw units; a number counts as the 32-bit float that is nearest.
+    """
+
+    window: Steps = Field(description="(time, features)")
+    known: Steps | None = Field(default=None, description="(time + horizon - 1, known), where the graph takes it.")
+    forecast: Steps = Field(description="(horizon, features), each step fed back.")
+
+    @property
+    def window_array(self) -> npt.NDArray[np.float32]:
+        """(time, features)"""
+        return np.array(self.window, np.float32)
+
+    @property
+    def known_array(self) -> npt.NDArray[np.float32]:
+        """(time + horizon - 1, known)"""
+        return np.array(self.known, np.float32)
+
+    @property
+    def forecast_array(self) -> npt.NDArray[np.float32]:
+        """(horizon, features)"""
+        return np.array(self.forecast, np.float32)
+
+
 class Metadata(_Record):
     """What an artifact says of itself."""
 
@@ -170,6 +200,7 @@ class Metadata(_Record):
     training: Provenance
     backtest: Backtest | None = None
     errors: ErrorTable | None = None
+    trial: Trial | None = Field(default=None, description="What a sound copy of the file computes.")
 
     @property
     def known(self) -> int:
@@ -264,6 +295,8 @@ def _check_consistency(metadata: Metadata) -> None:
         )
     if both := set(metadata.exogenous) & set(metadata.features):
         raise ArtifactError(f"its metadata contradicts itself: {min(both)!r} is both a feature and exogenous")
+    if metadata.trial is not None:
+        _check_trial(metadata, metadata.trial)
     table = metadata.errors
     if table is not None:
         if len(table.errors) != len(metadata.features):
@@ -278,3 +311,16 @@ def _check_consistency(metadata: Metadata) -> None:
             raise ArtifactError("its metadata contradicts itself: the error table's rows differ in length")
         if not lengths or 0 in lengths:
             raise ArtifactError("its metadata contradicts itself: the error table holds no errors")
+
+
+def _check_trial(metadata: Metadata, trial: Trial) -> None:
+    features, time, horizon = len(metadata.features), len(trial.window), len(trial.forecast)
+    known = trial.known or ()
+    if {len(row) for row in (*trial.window, *trial.forecast)} != {features}:
+        raise ArtifactError(f"its metadata contradicts itself: rows of the trial are not of its {features} features")
+    if time < metadata.minimum_window:
+        raise ArtifactError("its metadata contradicts itself: the trial's window is shorter than minimum_window")
+    if len(known) != (time + horizon - 1 if metadata.known else 0) or {len(row) for row in known} - {metadata.known}:
+        raise ArtifactError(
+            "its metadata contradicts itself: the trial's known steps are not those that the graph takes"
+        )

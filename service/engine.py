@@ -19,11 +19,13 @@ from service.artifact import (
     VALUES,
     Metadata,
     Tensor,
+    Trial,
     check_graph,
     read_metadata,
 )
 from service.calendar import calendar_of
 from service.errors import ArtifactError
+from service.onnx_file import EXTERNAL, NOT_STANDARD, UNREADABLE, check_stands_alone
 from service.pace import Pace
 from service.window import Values, slide
 
@@ -32,21 +34,20 @@ State = Values
 # Rows that `Engine.forecast` runs together: more would gain nothing per row, and take more memory.
 _ROWS_TOGETHER: Final = 32
 
+# How far a trial forecast may be from the stored one: shares of the window's range and of its largest number. Other
+# processors round otherwise, and a forecast that is fed back carries that on.
+_OF_RANGE: Final = 1e-3
+_OF_SIZE: Final = 1e-5
+
 # A path that cannot exist, because its parent is a file.
 _NOWHERE: Final = str(Path(__file__))
 
 # What onnxruntime says of a file that it cannot load, and the same in plain words. Its own messages are kept from
 # readers: they name paths and C++ functions.
 _LOADING_FAULTS: Final = (
-    (r"protobuf parsing failed|No graph was found", "it is not an ONNX file, or it is cut short"),
-    (
-        r"xternal data|xternal initializer|model_path must not be empty",
-        "its weights lie in another file: save the model as one file",
-    ),
-    (
-        r"is not a registered function/op|No Op registered|No opset import for domain",
-        "its graph uses an operator that is not standard ONNX: export it with standard operators only",
-    ),
+    (r"protobuf parsing failed|No graph was found", UNREADABLE),
+    (r"xternal data|xternal initializer|model_path must not be empty", EXTERNAL),
+    (r"is not a registered function/op|No Op registered|No opset import for domain", NOT_STANDARD),
     (
         r"IR version|opset version",
         f"it is of a newer ONNX version than onnxruntime {onnxruntime.__version__} reads: export it with an older one",
@@ -85,15 +86,27 @@ class Engine:
         """Read, check and try out an artifact. The file is read once; it may be replaced or removed afterwards.
 
         Raises:
-            ArtifactError: the file cannot be read, is not ONNX, breaks the contract, or does not run.
+            ArtifactError: the file cannot be read, or as `load` says.
         """
-        content = _read(path)
+        return cls.load(read_artifact(path))
+
+    @classmethod
+    def load(cls, content: bytes) -> "Engine":
+        """Check and try out an artifact, of whose file this is the content.
+
+        Raises:
+            ArtifactError: it is not ONNX, names anything beside itself, breaks the contract, does not run, or does not
+                repeat the trial forecast that is stored in it.
+        """
+        check_stands_alone(content)
         session = _load(content)
         metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         check_graph(metadata, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
-        engine = cls(metadata, f"sha256:{hashlib.sha256(content).hexdigest()}", session)
+        engine = cls(metadata, digest_of(content), session)
         try:
             _try_out(engine)
+            if metadata.trial is not None:
+                _repeat(engine, metadata.trial)
         except MemoryError as error:
             raise ArtifactError("it needs more memory than there is") from error
         return engine
@@ -182,7 +195,17 @@ class Engine:
             read += 1
 
 
-def _read(path: Path) -> bytes:
+def digest_of(content: bytes) -> str:
+    """The digest by which artifacts are told apart."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def read_artifact(path: Path) -> bytes:
+    """Read the file of an artifact.
+
+    Raises:
+        ArtifactError: it cannot be read, or is empty.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -249,6 +272,18 @@ def _try_out(engine: Engine) -> None:
     begin = perf_counter()
     engine.run(line, known=known)
     engine.pace.learn(2 * engine.context_length, perf_counter() - begin)
+
+
+def _repeat(engine: Engine, trial: Trial) -> None:
+    """Make the forecast of a trial again, and compare."""
+    window, wanted = trial.window_array, trial.forecast_array
+    found = engine.forecast(window[None], len(wanted), None if trial.known is None else trial.known_array[None])[0]
+    allowed = _OF_RANGE * np.ptp(window, axis=0) + _OF_SIZE * np.abs(window).max(axis=0)
+    if not (np.abs(found - wanted) <= allowed).all():
+        raise ArtifactError(
+            "its trial forecast is not the one that is stored in it: its weights have changed since it was exported, "
+            "or this machine computes otherwise; export it anew"
+        )
 
 
 def _example_of_known(engine: Engine, length: int) -> Values | None:

@@ -32,6 +32,7 @@ from service.artifact import (
     Frequency,
     Metadata,
     Provenance,
+    Trial,
 )
 from service.calendar import CalendarField
 
@@ -59,6 +60,7 @@ def write_artifact(
     non_negative: bool = False,
     calendar: Sequence[CalendarField] = (),
     exogenous: Sequence[str] = (),
+    trial: Trial | None = None,
     seed: int = 0,
 ) -> Path:
     """Write an artifact to `path`, making its folders, and return `path`. Feature names are `x0`, `x1`, …"""
@@ -76,6 +78,7 @@ def write_artifact(
         non_negative=non_negative,
         calendar=calendar,
         exogenous=exogenous,
+        trial=trial,
     )
     set_metadata(model, record.model_dump_json())
     return save(model, path)
@@ -103,6 +106,7 @@ def build_metadata(
     non_negative: bool = False,
     calendar: Sequence[CalendarField] = (),
     exogenous: Sequence[str] = (),
+    trial: Trial | None = None,
 ) -> Metadata:
     """The metadata that fits the graph of `build_model`."""
     return Metadata(
@@ -127,6 +131,7 @@ def build_metadata(
         non_negative=non_negative,
         calendar=tuple(calendar),
         exogenous=tuple(exogenous),
+        trial=trial,
     )
 
 
@@ -440,6 +445,49 @@ def _external_data(model: onnx.ModelProto) -> None:
     )
 
 
+def _weights_in_memory(model: onnx.ModelProto) -> None:
+    """A place of weights that onnxruntime takes for an address in its own memory."""
+    _external_data(model)
+    model.graph.initializer[-1].external_data[0].value = "*/_ORT_MEM_ADDR_/*"
+
+
+def _external_data_within(model: onnx.ModelProto) -> None:
+    """Weights in another file, of a constant in a branch of a node."""
+    outside = TensorProto(name="outside", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="/etc/hostname")
+    _branch(model, helper.make_node("Constant", [], ["branched"], value=outside))
+
+
+def _custom_operator_within(model: onnx.ModelProto) -> None:
+    _branch(model, helper.make_node("Crystal", ["one_float"], ["branched"], domain="crystal.ball"))
+    model.opset_import.append(helper.make_opsetid("crystal.ball", 1))
+
+
+def _branch(model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+    """Put a node that gives `branched` into a branch that is never taken."""
+    branches = {
+        "then_branch": helper.make_graph([node], "then", [], [_float_tensor("branched", 1)]),
+        "else_branch": helper.make_graph(
+            [helper.make_node("Identity", ["zero_float"], ["otherwise"])], "else", [], [_float_tensor("otherwise", 1)]
+        ),
+    }
+    for name, value in (("zero_float", [0.0]), ("one_float", [1.0])):
+        if name not in {tensor.name for tensor in model.graph.initializer}:
+            model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(False), "never"))
+    _replace_forecast(
+        model,
+        helper.make_node("If", ["never"], ["nothing"], **branches),
+        helper.make_node("Add", ["forecast_before", "nothing"], [FORECAST]),
+    )
+
+
+def _another_trial(model: onnx.ModelProto) -> None:
+    """The straight line goes on to 4, not to 5."""
+    trial = Trial(window=((1.0,), (2.0,), (3.0,)), forecast=((5.0,),))
+    set_metadata(model, build_metadata(trial=trial).model_dump_json())
+
+
 def _failing_run(model: onnx.ModelProto) -> None:
     """Only a window of 2 steps can be split into two single ones."""
     sizes = numpy_helper.from_array(np.array([1, 1], np.int64), "single_steps")
@@ -494,6 +542,10 @@ FAULTS: Final[Mapping[str, Callable[[onnx.ModelProto], None]]] = {
     "custom operator": _custom_operator,
     "unknown operator": _unknown_operator,
     "external data": _external_data,
+    "external data in a branch": _external_data_within,
+    "weights in memory": _weights_in_memory,
+    "custom operator in a branch": _custom_operator_within,
+    "another trial": _another_trial,
     "failing run": _failing_run,
     "mixed rows": _mixed_rows,
     "wrong shape": _wrong_shape,

@@ -1,5 +1,6 @@
 """The folder of models that the service watches: `<name>/<version>/`, each version appearing whole or not at all."""
 
+import hashlib
 import re
 import secrets
 import shutil
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from service.artifact import VERSION_PATTERN
+from service.artifact import DIGEST_NAME, FILE_NAME, VERSION_PATTERN
 from training.errors import OutputError
 
 
@@ -43,6 +44,9 @@ def staging(output: Path) -> Iterator[Path]:
 def publish(staged: Path, models: Path, finish: Callable[[str], None]) -> Path:
     """Move a staged folder to the next free version of a model, and return its place.
 
+    Beside the artifact lies its digest, as `sha256sum` writes it: whoever copies both can tell whether they came whole,
+    and the service does.
+
     Another run may take that version at the same time: then the next one is tried, and nothing is overwritten.
 
     Args:
@@ -58,12 +62,18 @@ def publish(staged: Path, models: Path, finish: Callable[[str], None]) -> Path:
         while True:
             version = next_version(models)
             finish(version)
+            _write_digest(staged)
             try:
                 # A rename is atomic; onto a folder that holds files it fails.
                 return staged.rename(models / version)
             except OSError:
                 if not (models / version).exists():
                     raise
+
+
+def _write_digest(folder: Path) -> None:
+    digest = hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
+    (folder / DIGEST_NAME).write_text(f"{digest}  {FILE_NAME}\n", encoding="ascii")
 
 
 def next_version(models: Path) -> str:

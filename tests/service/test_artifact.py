@@ -207,6 +207,26 @@ def test_known_inputs_that_cannot_be_are_refused(changes: dict[str, Any], fault:
     assert fault in read_fault(**changes)
 
 
+def test_files_of_before_there_were_trials_are_read_as_without_one() -> None:
+    older = build_metadata().model_dump()
+    del older["trial"]
+    assert read_metadata({METADATA_KEY: json.dumps(older)}).trial is None
+
+
+@pytest.mark.parametrize(
+    ("trial", "fault"),
+    [
+        pytest.param({"window": [[1], [2]], "forecast": []}, "wrong at trial.forecast: ", id="no forecast"),
+        pytest.param({"window": [[1], [1e39]], "forecast": [[3]]}, "wrong at trial.window.1.0: ", id="beyond floats"),
+        pytest.param({"window": [[1], [2, 3]], "forecast": [[3]]}, "not of its 1 features", id="ragged"),
+        pytest.param({"window": [[1]], "forecast": [[3]]}, "shorter than minimum_window", id="short"),
+        pytest.param({"window": [[1], [2]], "known": [[1], [1]], "forecast": [[3]]}, "known steps", id="known"),
+    ],
+)
+def test_a_trial_that_cannot_be_is_refused(trial: dict[str, Any], fault: str) -> None:
+    assert fault in read_fault(trial=trial)
+
+
 def test_a_graph_must_take_as_many_known_numbers_as_its_metadata_name() -> None:
     metadata = build_metadata("drift", features=2, calendar=("hour",), exogenous=("price",), frequency="h")
     known = Tensor("known", "float32", (None, None, 2))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.artifact import Trial
 from service.engine import Engine
 from service.errors import ArtifactError
 from tests.artifacts import FAULTS, Kind, LstmReference, write_artifact, write_broken_artifact
@@ -29,6 +30,10 @@ BROKEN = {
     "custom operator": "its graph uses an operator that is not standard ONNX",
     "unknown operator": "its graph uses an operator that is not standard ONNX",
     "external data": "its weights lie in another file: save the model as one file",
+    "external data in a branch": "its weights lie in another file: save the model as one file",
+    "weights in memory": "its weights lie in another file: save the model as one file",
+    "custom operator in a branch": "its graph uses an operator that is not standard ONNX",
+    "another trial": "its trial forecast is not the one that is stored in it",
     "failing run": "its graph fails on values of shape (2, 1, 1) (InvalidArgument)",
     "mixed rows": "its forecast for one window depends on the other windows of the batch",
     "wrong shape": "its output 'forecast' has the shape (2, 2) where (2, 1) is due",
@@ -236,6 +241,47 @@ def test_weights_in_the_working_directory_are_not_read(tmp_path: Path, monkeypat
     (tmp_path / "weights.bin").write_bytes(np.ones(1024, np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
     assert fault_of(path) == "its weights lie in another file: save the model as one file"
+
+
+LINE = Trial(window=((1.0,), (2.0,), (3.0,)), forecast=((4.0,), (5.0,)))
+
+
+def test_an_artifact_that_repeats_its_trial_forecast_is_opened(tmp_path: Path) -> None:
+    engine = Engine.open(write_artifact(tmp_path / "model.onnx", trial=LINE))
+    assert engine.metadata.trial == LINE
+
+
+@pytest.mark.parametrize("known", [((2.0,), (3.0,), (4.0,), (5.0,)), None], ids=["told", "not told"])
+def test_a_trial_tells_what_is_known_where_the_graph_takes_it(
+    tmp_path: Path, known: tuple[tuple[float, ...], ...] | None
+) -> None:
+    trial = Trial(window=LINE.window, known=known, forecast=((7.0,), (12.0,)))
+    path = write_artifact(tmp_path / "model.onnx", "informed", exogenous=("price",), trial=trial)
+    if known is None:
+        assert "the trial's known steps are not those that the graph takes" in fault_of(path)
+    else:
+        assert Engine.open(path).metadata.trial == trial
+
+
+@pytest.mark.parametrize(("error", "is_sound"), [(0.001, True), (0.01, False)])
+def test_a_trial_forecast_may_differ_by_a_thousandth_of_the_windows_range(
+    tmp_path: Path, error: float, is_sound: bool
+) -> None:
+    trial = Trial(window=LINE.window, forecast=((4.0,), (5.0 + error,)))
+    path = write_artifact(tmp_path / "model.onnx", trial=trial)
+    if is_sound:
+        Engine.open(path)
+    else:
+        assert fault_of(path).startswith("its trial forecast is not the one that is stored in it")
+
+
+def test_weights_that_were_changed_after_export_are_noticed(tmp_path: Path) -> None:
+    path = write_artifact(tmp_path / "model.onnx", "lstm", seed=1)
+    window = LINE.window
+    forecast = Engine.open(path).forecast(np.array([window], np.float32), 3)[0]
+    trial = Trial(window=window, forecast=tuple(tuple(map(float, row)) for row in forecast))
+    Engine.open(write_artifact(path, "lstm", seed=1, trial=trial))
+    assert "trial forecast" in fault_of(write_artifact(path, "lstm", seed=2, trial=trial))
 
 
 def test_an_artifact_may_be_removed_once_it_is_open(tmp_path: Path) -> None:

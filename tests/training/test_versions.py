@@ -1,5 +1,6 @@
 """The folder of models: versions count up, appear whole, and are never overwritten."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -26,6 +27,12 @@ def test_versions_count_up_and_leave_nothing_else_behind(tmp_path: Path) -> None
     assert [put(tmp_path / "models", "a").name for _ in range(3)] == ["1", "2", "3"]
     assert [entry.name for entry in (tmp_path / "models").iterdir()] == ["sales"]
     assert (tmp_path / "models" / "sales" / "2" / "model.onnx").read_text() == "a 2"
+
+
+def test_a_digest_lies_beside_the_artifact_as_sha256sum_writes_it(tmp_path: Path) -> None:
+    folder = put(tmp_path, "a")
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert (folder / "model.onnx.sha256").read_bytes() == f"{digest}  model.onnx\n".encode()
 
 
 def test_the_next_version_follows_the_highest_and_not_the_last_in_the_alphabet(tmp_path: Path) -> None:
