@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from service.artifact import FILE_NAME, FREQUENCY_PATTERN, VERSION_PATTERN, Metadata, Scores
+from service.artifact import FILE_NAME, FREQUENCY_PATTERN, VERSION_PATTERN, Metadata, Provenance, Scores
 from service.calendar import CalendarField
 from service.errors import ArtifactError
 from training.config import Config, read_config
@@ -417,7 +417,7 @@ def describe(file: Path, *, json: Annotated[bool, Parameter(negative="")] = Fals
 
 
 @app.command
-def sample(which: Literal["lab", "panel"], *, output: Path | None = None, seed: int = 0) -> None:
+def sample(which: Literal["lab", "panel", "shop"], *, output: Path | None = None, seed: int = 0) -> None:
     """Write generated example series as CSV, to try training with.
 
     Args:
@@ -526,6 +526,7 @@ def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
         "made": training.created,
         "data": training.data,
         "data digest": training.data_digest or "–",
+        "networks": _networks(training) if training.members else "one",
         "fitted on": f"{training.observations:,} observations of {training.series:,} series",
         "libraries": ", ".join(f"{name} {version}" for name, version in training.libraries.items()),
         "file digest": digest,
@@ -536,6 +537,11 @@ def _show_facts(console: Console, metadata: Metadata, digest: str) -> None:
     for fact, value in facts.items():
         grid.add_row(fact, Text(value))
     console.print(grid, highlight=False)
+
+
+def _networks(training: Provenance) -> str:
+    seeds = ", ".join(dict.fromkeys(str(member.seed) for member in training.members))
+    return f"{len(training.members)} whose forecasts are combined, from the seeds {seeds}"
 
 
 def _show_scores(console: Console, metadata: Metadata) -> None:
