@@ -254,7 +254,7 @@ def test_a_model_without_an_error_table_is_scored_without_intervals(
     model = write_artifact(tmp_path / "model.onnx", "mean", season_length=24)
     assert main(["m4-hourly", "--data", str(folder), "--model", str(model), "--validate"]) == 0
     told = capsys.readouterr().out
-    assert "on validation" in told
+    assert "On validation: the same 48 steps earlier; origins of each series: 1." in told
     assert "MSIS" not in told.splitlines()[-1]
 
 

@@ -65,7 +65,11 @@ def _arguments(arguments: Sequence[str] | None) -> Namespace:
 def _table(name: str, given: Namespace) -> None:
     protocol = PROTOCOLS[name].for_validation() if given.validate else PROTOCOLS[name]
     table = protocol.table(given.data)
-    print(f"\n{protocol.title}{', on validation' if given.validate else ''}\n{protocol.told}", flush=True)
+    print(f"\n{protocol.title}\n{protocol.told}", flush=True)
+    if given.validate:
+        print(
+            f"On validation: the same {protocol.held_back} steps earlier; origins of each series: {protocol.origins}."
+        )
     if given.model is not None:
         scored = score(protocol, table, artifact_of(given.model))
         key = scored.metadata.name
