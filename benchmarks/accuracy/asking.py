@@ -5,6 +5,7 @@ import http.client
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,6 @@ import numpy as np
 
 from benchmarks.accuracy.protocols import Protocol
 from benchmarks.accuracy.scores import Answered
-from benchmarks.questions import CACHE
 from benchmarks.servers import Server, free_port, running
 from service.artifact import FILE_NAME, Metadata
 from service.engine import Engine
@@ -27,22 +27,22 @@ _NAME: Final = "scored"
 @contextlib.contextmanager
 def serving(artifact: Path) -> Iterator[Server]:
     """Run the service, with its default settings, one worker and an artifact as its default model."""
-    models = CACHE / "accuracy" / "served"
-    shutil.rmtree(models, ignore_errors=True)
-    place = models / _NAME / "1" / FILE_NAME
-    place.parent.mkdir(parents=True)
-    shutil.copyfile(artifact, place)
-    port = free_port()
-    settings = {
-        "LEADTIME_PORT": str(port),
-        "LEADTIME_WORKERS": "1",
-        "LEADTIME_LOG_LEVEL": "warning",
-        "LEADTIME_MODELS": str(models),
-        "LEADTIME_DEFAULT_MODEL": _NAME,
-    }
-    command = [sys.executable, "-m", "service"]
-    with running("accuracy", command, ready="/health/ready", cores=None, port=port, settings=settings) as server:
-        yield server
+    with tempfile.TemporaryDirectory() as folder:  # its own, for several runs may score at once
+        place = Path(folder) / _NAME / "1" / FILE_NAME
+        place.parent.mkdir(parents=True)
+        shutil.copyfile(artifact, place)
+        port = free_port()
+        settings = {
+            "LEADTIME_PORT": str(port),
+            "LEADTIME_WORKERS": "1",
+            "LEADTIME_LOG_LEVEL": "warning",
+            "LEADTIME_MODELS": folder,
+            "LEADTIME_DEFAULT_MODEL": _NAME,
+        }
+        command = [sys.executable, "-m", "service"]
+        name = f"accuracy {port}"
+        with running(name, command, ready="/health/ready", cores=None, port=port, settings=settings) as server:
+            yield server
 
 
 def supports(metadata: Metadata, protocol: Protocol) -> bool:
