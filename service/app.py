@@ -16,10 +16,13 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.api import docs, forecast, health, metrics, models, problems
+from service.api.access import Access
 from service.api.head import HeadAsGet
 from service.api.openapi import TITLE, build_openapi
 from service.api.shortcut import Shortcut
 from service.api.state import Service, State
+from service.keys import Keyring
+from service.limits import Limiter
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
@@ -50,16 +53,22 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
         registry = Registry.open(settings.models, BUNDLED)
         counts = Metrics(settings.metrics)
         scheduler = Scheduler(max_batch=settings.max_batch, metrics=counts)
-        service = Service(settings, registry, scheduler, counts)
+        keyring = None if settings.keys is None else Keyring(settings.keys)
+        limiter = Limiter(settings.metrics)
+        access = Access(keyring, settings.anonymous_limit, limiter)
+        service = Service(settings, registry, scheduler, counts, access)
         if owns_process:
             _spare_the_collector()
         refreshing = asyncio.create_task(_refresh(registry, settings.refresh_seconds))
+        watching_keys = asyncio.create_task(_watch_keys(access, settings.refresh_seconds))
         with _announced_stop(service):
             yield {"service": service}
-        refreshing.cancel()
-        with suppress(asyncio.CancelledError):
-            await refreshing
+        for task in (refreshing, watching_keys):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         await service.scheduler.close()
+        limiter.close()
         counts.close()
 
     application = Application(
@@ -103,6 +112,16 @@ async def _refresh(registry: Registry, seconds: float) -> None:
             await asyncio.to_thread(registry.refresh)
         except Exception:
             _log.exception("the models' folder could not be looked through; what was served before is still served")
+
+
+async def _watch_keys(access: Access, seconds: float) -> None:
+    """Look at the file of keys every so many seconds, on a thread, for files may be far away."""
+    while seconds > 0:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(access.refresh)
+        except Exception:
+            _log.exception("the file of keys could not be looked at; the keys from before stay")
 
 
 @contextmanager

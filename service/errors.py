@@ -3,6 +3,10 @@
     LeadtimeError
     ├── ArtifactError            a model file cannot be used
     ├── SettingsError            the environment asks for something that cannot be
+    ├── KeysError                a file of API keys cannot be used
+    ├── Unauthenticated          the request has no key, or one that is not known
+    ├── Forbidden                the request's key lacks a scope
+    ├── TooManyRequests          the client sends more than its rate allows
     ├── UnreadableBody           the request body is not JSON, or no sound Arrow stream
     ├── BodyTooLarge             the request body has more bytes than the limit
     ├── UnsupportedMediaType     the request body is in another format
@@ -38,6 +42,30 @@ class ArtifactError(LeadtimeError):
 
 class SettingsError(LeadtimeError):
     """A setting is unknown or holds a value that it cannot hold."""
+
+
+class KeysError(LeadtimeError):
+    """A file of API keys cannot be used; the message names the place and the mend, and repeats nothing secret."""
+
+
+class Unauthenticated(LeadtimeError):
+    """The request needs an API key, and has none that is known."""
+
+
+class Forbidden(LeadtimeError):
+    """The request may not be made with this key; `scope` is the scope that it lacks."""
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooManyRequests(LeadtimeError):
+    """The client sends more requests than its rate allows; the next may come in `seconds`."""
+
+    def __init__(self, message: str, seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class UnreadableBody(LeadtimeError):

@@ -261,7 +261,7 @@ class Exchange:
     async def _run(self) -> None:
         protocol = self._protocol
         try:
-            scope = {"headers": self.head.headers, "state": protocol.app_state}
+            scope = {"headers": self.head.headers, "client": protocol.client, "state": protocol.app_state}
             answered = await respond(self.head.answer, scope, self._receive)
         except Exception as error:
             protocol.logger.error("Exception in ASGI application\n", exc_info=error)

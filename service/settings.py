@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from service.artifact import ModelName
 from service.cores import usable_cores
 from service.errors import SettingsError
+from service.limits import Rate
 
 PREFIX: Final = "LEADTIME_"
 WINDOWS_CEILING: Final = 65_536
@@ -21,6 +22,10 @@ def _not_empty(value: object) -> object:
     if value == "":
         raise ValueError("it is empty: name a folder, or leave it out")
     return value
+
+
+def _rate(value: object) -> Rate:
+    return value if isinstance(value, Rate) else Rate.parse(str(value))
 
 
 def _folder(path: Path) -> Path:
@@ -41,6 +46,12 @@ class Settings(BaseSettings):
         default=None, description="Folder of <name>/<version>/model.onnx; without it, the bundled model alone."
     )
     default_model: ModelName = Field(default="default", description="The model of requests that name none.")
+    keys: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
+        default=None, description="File of API keys; without it, nobody is asked for one."
+    )
+    anonymous_limit: Annotated[Rate, BeforeValidator(_rate)] | None = Field(
+        default=None, description="Rate of requests without a known key, for each address."
+    )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="Most bytes in a request body.")
     max_windows: int = Field(default=16_384, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")

@@ -127,6 +127,8 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     """
     service: Service = scope["state"]["service"]
     settings = service.settings
+    if service.access.guards_forecasts:
+        service.access.admit("forecast", scope["headers"], scope.get("client"))
     seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
     body = await read_body(receive, settings.max_body_bytes)
     question: ForecastRequest

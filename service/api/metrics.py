@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from service.api.openapi import describe_errors
 from service.api.problems import INTERNAL_ERROR
+from service.api.route import GuardedRoute
 from service.api.state import service_of
 from service.metrics import Key, collect
 from service.scheduler import REQUESTS_GIVEN_UP, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
@@ -27,7 +28,7 @@ _MEANINGS: Final = {
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
 }
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=GuardedRoute)
 
 
 @router.get(

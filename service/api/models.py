@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from service.api.openapi import describe_errors
 from service.api.problems import INTERNAL_ERROR, NOT_FOUND
+from service.api.route import GuardedRoute
 from service.api.state import service_of
 from service.registry import ServedModel
 from service.schemas import ModelFacts, ModelList, RejectedFile, VersionFacts
@@ -17,7 +18,7 @@ _ERRORS: Final = describe_errors(NOT_FOUND, INTERNAL_ERROR)
 Name = Annotated[str, Path(description="The model's name.", examples=["default"])]
 VersionNumber = Annotated[str, Path(description="The version.", examples=["1"])]
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=GuardedRoute)
 
 
 @router.get("", operation_id="listModels", summary="List the models", responses=describe_errors(INTERNAL_ERROR))

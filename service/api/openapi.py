@@ -7,9 +7,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.api.access import SCOPES
 from service.api.examples import ANSWERS, REQUESTS
 from service.api.headers import ARROW
-from service.api.problems import MEDIA_TYPE, Kind, example
+from service.api.problems import FORBIDDEN, MEDIA_TYPE, TOO_MANY_REQUESTS, UNAUTHENTICATED, Kind, example
 from service.schemas import ForecastRequest, MultiStepRequest, Problem
 
 TITLE: Final = "Leadtime"
@@ -70,9 +71,21 @@ def describe_errors(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
         entry = described.setdefault(kind.status, {"description": "", "content": {MEDIA_TYPE: content}})
         entry["description"] = f"{entry['description']} {kind.title}: {kind.meaning}".strip()
         entry["content"][MEDIA_TYPE]["examples"][kind.name] = {"summary": kind.title, "value": example(kind)}
-        if kind.status == 503:
+        if kind.status in (429, 503):
             entry["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
     return described
+
+
+_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, where the service asks for one."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, for clients that cannot send Authorization.",
+    },
+}
+_REFUSALS: Final = describe_errors(UNAUTHENTICATED, FORBIDDEN, TOO_MANY_REQUESTS)
 
 
 def build_openapi(application: FastAPI) -> dict[str, Any]:
@@ -88,12 +101,29 @@ def build_openapi(application: FastAPI) -> dict[str, Any]:
         separate_input_output_schemas=False,
     )
     _leave_out_the_frameworks_own_errors(document)
+    _describe_access(document)
     _, bodies = models_json_schema(
         [(ForecastRequest, "validation"), (MultiStepRequest, "validation"), (Problem, "validation")],
         ref_template=_SCHEMAS + "{model}",
     )
     document["components"]["schemas"] |= bodies["$defs"]
     return document
+
+
+def _describe_access(document: dict[str, Any]) -> None:
+    """Say of each operation which scope a key needs for it, where keys are asked for."""
+    document["components"]["securitySchemes"] = _SCHEMES
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scope = SCOPES[method.upper(), path]
+            if scope is None:
+                continue
+            operation["description"] += (
+                f"\n\nWhere the service asks for API keys, it takes one with the scope `{scope}`."
+            )
+            operation["security"] = [{}, *({name: []} for name in _SCHEMES)]
+            refusals = {str(status): about for status, about in _REFUSALS.items()}
+            operation["responses"] = dict(sorted((operation["responses"] | refusals).items()))
 
 
 def _leave_out_the_frameworks_own_errors(document: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Any, Final
 
 import orjson
@@ -15,12 +16,15 @@ from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     Fault,
+    Forbidden,
     ForecastOutOfRange,
     InvalidHeader,
     InvalidRequest,
     LeadtimeError,
     NotFound,
     ShuttingDown,
+    TooManyRequests,
+    Unauthenticated,
     UnreadableBody,
     UnsupportedMediaType,
 )
@@ -64,6 +68,21 @@ INVALID_HEADER: Final = Kind(
     400,
     "A header of the request holds something that it cannot hold. The detail names it and says what it may hold.",
     "the header X-Request-Timeout-Ms must be a whole number of milliseconds, 1 or more, in at most 9 digits",
+)
+UNAUTHENTICATED: Final = Kind(
+    "unauthenticated",
+    "A key is needed",
+    401,
+    "The service asks for API keys, and the request has none, or one that is not known. Send one with the header "
+    "Authorization: Bearer, or X-API-Key.",
+    "this needs a key: send it with the header Authorization: Bearer, or X-API-Key",
+)
+FORBIDDEN: Final = Kind(
+    "forbidden",
+    "The key does not suffice",
+    403,
+    "The request's API key lacks the scope that the detail names. Without keys, what needs the scope admin is closed.",
+    "this key lacks the scope forecast",
 )
 NOT_FOUND: Final = Kind(
     "not-found",
@@ -111,6 +130,14 @@ FORECAST_OUT_OF_RANGE: Final = Kind(
     "the body has a fault at /window",
     Fault("/window", NOT_FINITE),
 )
+TOO_MANY_REQUESTS: Final = Kind(
+    "too-many-requests",
+    "Too many requests",
+    429,
+    "The key, or the address that the request came from without one, has sent as many requests as its rate allows. "
+    "Retry-After says in how many seconds the next will be answered.",
+    "more than 100 requests in 1 s: wait before the next",
+)
 INTERNAL_ERROR: Final = Kind(
     "internal-error",
     "Internal error",
@@ -139,12 +166,15 @@ KINDS: Final = {
     for kind in (
         UNREADABLE_BODY,
         INVALID_HEADER,
+        UNAUTHENTICATED,
+        FORBIDDEN,
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
         BODY_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_REQUEST,
         FORECAST_OUT_OF_RANGE,
+        TOO_MANY_REQUESTS,
         INTERNAL_ERROR,
         NOT_READY,
         DEADLINE_EXCEEDED,
@@ -158,6 +188,9 @@ _BY_ERROR: Final[Mapping[type, Kind]] = {
     UnsupportedMediaType: UNSUPPORTED_MEDIA_TYPE,
     InvalidRequest: INVALID_REQUEST,
     ForecastOutOfRange: FORECAST_OUT_OF_RANGE,
+    Unauthenticated: UNAUTHENTICATED,
+    Forbidden: FORBIDDEN,
+    TooManyRequests: TOO_MANY_REQUESTS,
     NotFound: NOT_FOUND,
     ShuttingDown: NOT_READY,
     DeadlineExceeded: DEADLINE_EXCEEDED,
@@ -202,7 +235,7 @@ def answer_to(error: LeadtimeError | ClientDisconnect) -> Response:
         raise error
     if isinstance(error, InvalidRequest):
         return problem(kind, _summary(error), faults=error.faults[:FAULTS_AT_MOST])
-    return problem(kind, str(error), headers={"Retry-After": "1"} if kind is NOT_READY else None)
+    return problem(kind, str(error), headers=_advice(error))
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
@@ -228,6 +261,20 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 async def _answer_failure(request: Request, error: Exception) -> Response:
     # The server logs the traceback, as the error goes on to it.
     return problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
+
+
+def _advice(error: LeadtimeError) -> Mapping[str, str]:
+    """The headers by which a client's library knows what to do next (RFC 9110, RFC 6750)."""
+    match error:
+        case ShuttingDown():
+            return {"Retry-After": "1"}
+        case TooManyRequests():
+            return {"Retry-After": str(ceil(error.seconds))}
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="leadtime"'}
+        case Forbidden():
+            return {"WWW-Authenticate": f'Bearer realm="leadtime", error="insufficient_scope", scope="{error.scope}"'}
+    return {}
 
 
 def _summary(error: InvalidRequest) -> str:

@@ -14,7 +14,7 @@ from service.api.problems import answer_to
 from service.errors import LeadtimeError
 
 Answer = Callable[[Scope, Receive], Awaitable[tuple[bytes, bytes]]]
-"""Answers a request, of whose scope it reads `headers` and `state`, with body and media type of a 200, or raises."""
+"""Answers a request, of whose scope it reads headers, client and state, with body and media type of a 200 or raises."""
 
 
 class Answered(NamedTuple):

@@ -5,6 +5,7 @@ from typing import TypedDict, cast
 
 from starlette.requests import Request
 
+from service.api.access import Access
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
@@ -19,6 +20,7 @@ class Service:
     registry: Registry
     scheduler: Scheduler
     metrics: Metrics
+    access: Access
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""
 

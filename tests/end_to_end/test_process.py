@@ -157,7 +157,7 @@ def test_arguments_are_refused_and_not_passed_over() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "leadtime: it takes no arguments: set LEADTIME_* environment variables instead\n"
+    assert done.stderr == "leadtime: it takes no arguments but `keys`: set LEADTIME_* environment variables instead\n"
 
 
 def test_a_port_that_is_taken_is_told_without_a_traceback(service: Running) -> None:

@@ -1,0 +1,96 @@
+"""Who may ask for what, and how often: every endpoint's scope, and the check before it.
+
+Without a file of keys nobody is asked for one, and the endpoints that change something are closed to all.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from service.errors import Forbidden, TooManyRequests, Unauthenticated
+from service.keys import Key, Keyring, ScopeName
+from service.limits import Limiter, Rate, address_number
+
+SCOPES: Final[Mapping[tuple[str, str], ScopeName | None]] = {
+    ("POST", "/forecast"): "forecast",
+    ("POST", "/forecast/multi-step"): "forecast",
+    ("GET", "/models"): "metadata",
+    ("GET", "/models/{name}"): "metadata",
+    ("GET", "/models/{name}/versions/{version}"): "metadata",
+    ("GET", "/metrics"): "metadata",
+    ("GET", "/health/live"): None,
+    ("GET", "/health/ready"): None,
+    ("GET", "/problems/{name}"): None,
+    ("GET", "/"): None,
+    ("GET", "/docs"): None,
+    ("GET", "/redoc"): None,
+    ("GET", "/openapi.json"): None,
+}
+"""The scope that a key must have for each endpoint; None: open to all. Documentation says nothing of what is served."""
+
+_BEARER: Final = b"bearer "
+
+
+class Access:
+    """The check of one process's requests."""
+
+    def __init__(self, keyring: Keyring | None, anonymous: Rate | None, limiter: Limiter) -> None:
+        """Ask for keys of `keyring`, where there is one, and let clients without a key send as many as `anonymous`."""
+        self._keyring = keyring
+        self._anonymous = anonymous
+        self._limiter = limiter
+        self.guards_forecasts = keyring is not None or anonymous is not None
+        """Whether a forecast needs the check at all: it costs nothing where it does not."""
+
+    def admit(self, scope: ScopeName, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> None:
+        """Let a request pass that an endpoint of this scope may answer, and count it.
+
+        Raises:
+            Unauthenticated: it has no key that is known.
+            Forbidden: its key lacks the scope; or the scope is `admin`, and there are no keys.
+            TooManyRequests: its key's rate, or that of the clients without one, does not allow it now.
+        """
+        keyring = self._keyring
+        if keyring is None:
+            if scope == "admin":
+                raise Forbidden("this needs a key with the scope admin, and LEADTIME_KEYS names no file of keys", scope)
+            self._count_anonymous(client)
+            return
+        presented = False
+        for name, value in headers:
+            if name == b"authorization":
+                if value[:7].lower() != _BEARER:
+                    continue
+                value = value[7:].strip()
+            elif name != b"x-api-key":
+                continue
+            presented = True
+            key = keyring.keys.find(value)
+            if key is not None:
+                self._admit_key(key, scope)
+                return
+        # Guessing is counted as well.
+        self._count_anonymous(client)
+        if presented:
+            raise Unauthenticated("this key is not known: it may have been taken back")
+        raise Unauthenticated("this needs a key: send it with the header Authorization: Bearer, or X-API-Key")
+
+    def refresh(self) -> None:
+        """Look whether the file of keys has changed."""
+        if self._keyring is not None:
+            self._keyring.refresh()
+
+    def _admit_key(self, key: Key, scope: ScopeName) -> None:
+        if scope not in key.scopes:
+            raise Forbidden(f"this key lacks the scope {scope}", scope)
+        if key.limit is not None:
+            _wait(self._limiter.wait(key.number, key.limit), key.limit)
+
+    def _count_anonymous(self, client: tuple[str, int] | None) -> None:
+        if self._anonymous is not None:
+            host = client[0] if client is not None else ""
+            _wait(self._limiter.wait(address_number(host), self._anonymous), self._anonymous)
+
+
+def _wait(seconds: float, rate: Rate) -> None:
+    if seconds > 0:
+        raise TooManyRequests(f"more than {rate.requests} requests in {rate.seconds} s: wait before the next", seconds)
