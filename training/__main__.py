@@ -423,13 +423,14 @@ def sample(which: Literal["lab", "panel", "shop"], *, output: Path | None = None
     Args:
         which: `lab`: one daily series with a yearly season, to be fitted with --season 365 --context 400 --horizon 24,
             since from daily dates `fit` infers a season of a week; `panel`: hourly demand of twelve sites, in long
-            form.
+            form; `shop`: daily sales with the price and the promotions that they hang on.
         output: File to write; standard output when not given.
-        seed: Seed of the panel. The lab series is always the same.
+        seed: Seed of the panel and of the shop. The lab series is always the same.
     """
-    from training.synthetic import lab, panel
+    from training.synthetic import lab, panel, shop
 
-    text = (lab() if which == "lab" else panel(seed)).to_csv(index=False)
+    made = lab() if which == "lab" else panel(seed) if which == "panel" else shop(seed)
+    text = made.to_csv(index=False)
     if output is None:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -12,6 +12,8 @@ _LAB_START: Final = "2001-01-01"
 _PANEL_SERIES: Final = 12
 _PANEL_STEPS: Final = 8 * 7 * 24  # eight weeks of hours
 _PANEL_START: Final = "2024-01-01"  # a Monday
+_SHOP_STEPS: Final = 3 * 365 + 1  # 2022 to 2024, to the day
+_SHOP_START: Final = "2022-01-01"
 
 
 def lab() -> pd.DataFrame:
@@ -42,6 +44,22 @@ def panel(seed: int = 0) -> pd.DataFrame:
         demand = _demand(rng, hours)
         sites.append(pd.DataFrame({"site": f"site-{number:02}", "time": times, "demand": demand.round(2)}))
     return pd.concat(sites, ignore_index=True)
+
+
+def shop(seed: int = 0) -> pd.DataFrame:
+    """Daily sales of three years that hang on what the shop has planned: columns day, sales, price and promotion.
+
+    The price stays for some weeks, promotions last some days, and before Christmas more is sold.
+    """
+    rng = np.random.default_rng(seed)
+    days = pd.date_range(_SHOP_START, periods=_SHOP_STEPS, freq="D")
+    price = np.repeat(rng.uniform(8, 12, _SHOP_STEPS // 25 + 1).round(1), 25)[:_SHOP_STEPS]
+    promotion = np.repeat(rng.random(_SHOP_STEPS // 3 + 1) < 0.2, 3)[:_SHOP_STEPS].astype(np.int64)
+    week = np.array([0.9, 0.85, 0.9, 1.0, 1.2, 1.4, 0.75])[days.day_of_week]
+    christmas = np.where((days.month == 12) & (days.day < 24), 1.5, 1.0)
+    noise = np.exp(rng.normal(0, 0.05, _SHOP_STEPS))
+    sales = 120 * week * christmas * (price / 10) ** -1.5 * (1 + 0.6 * promotion) * noise
+    return pd.DataFrame({"day": days, "sales": sales.round(), "price": price, "promotion": promotion})
 
 
 def _demand(rng: np.random.Generator, hours: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -178,6 +178,31 @@ FILES: dict[str, tuple[Make, tuple[str, ...], str]] = {
         _LOAD,
         "several columns hold times ('time', 'read'): name one with --time",
     ),
+    "a calendar without times": (
+        frame(hourly().drop(columns="time")),
+        (*_LOAD, "--calendar", "hour"),
+        "--calendar reads a time column, and there is none",
+    ),
+    "a calendar of counted steps": (
+        frame(hourly().assign(time=range(600))),
+        (*_LOAD, "--time", "time", "--calendar", "hour"),
+        "--calendar reads dates, and the time column counts steps",
+    ),
+    "a calendar of working days": (
+        frame(hourly().assign(time=pd.bdate_range("2024-01-01", periods=600))),
+        (*_LOAD, "--calendar", "weekday"),
+        "--calendar needs steps of one frequency, which working days have not",
+    ),
+    "an exogenous column of words": (
+        frame(hourly().assign(price="cheap")),
+        (*_LOAD, "--exogenous", "price"),
+        "column 'price': text where a number must be",
+    ),
+    "an exogenous column that never changes": (
+        frame(hourly().assign(price=5)),
+        (*_LOAD, "--exogenous", "price"),
+        "the exogenous column 'price' is constant and tells nothing",
+    ),
 }
 
 ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -186,6 +211,19 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown data set": (("--dataset", "co3"), "did you mean 'co2'?"),
     "a frequency that is none": (("--data", "{file}", "--frequency", "hourly"), "use s, min, h, D, W, M, Q or Y"),
     "a season of one": (("--data", "{file}", "--season", "1"), "data.season"),
+    "a field that the calendar has not": (("--data", "{file}", "--calendar", "minute"), "--calendar"),
+    "a field of the calendar twice": (
+        ("--data", "{file}", *_LOAD, "--calendar", "hour", "hour"),
+        "the calendar's 'hour' is named twice",
+    ),
+    "an exogenous column that is not there": (
+        ("--data", "{file}", *_LOAD, "--exogenous", "price"),
+        "no column 'price'",
+    ),
+    "an exogenous column that is the target": (
+        ("--data", "{file}", *_LOAD, "--exogenous", "load"),
+        "column 'load' cannot be exogenous and a target",
+    ),
     "no epochs": (("--data", "{file}", "--epochs", "0"), "fitting.epochs"),
     "a context beyond the longest": (("--data", "{file}", "--context", "65537"), "network.context_length"),
     "a seed that is negative": (("--data", "{file}", "--seed", "-1"), "seed"),

@@ -4,7 +4,7 @@ import numpy as np
 
 from training.config import Config, Data
 from training.data import read_panel, split
-from training.synthetic import lab, panel
+from training.synthetic import lab, panel, shop
 from training.table import Table
 
 
@@ -32,3 +32,13 @@ def test_the_panel_can_be_fitted_on_as_it_is() -> None:
     made = read_panel(Table(panel(), "panel", "row"), config)
     assert (len(made.series), made.frequency, made.season) == (12, "h", 24)
     assert len(split(made, config).boundaries) == 12
+
+
+def test_the_shops_promotions_sell_more_in_every_month() -> None:
+    frame = shop()
+    assert list(frame.columns) == ["day", "sales", "price", "promotion"]
+    assert (len(frame), str(frame.day.iloc[-1].date())) == (1096, "2024-12-31")
+    sold = frame.groupby([frame.day.dt.month, "promotion"]).sales.mean().unstack()
+    assert (sold[1] > 1.2 * sold[0]).all()
+    assert shop(3).equals(shop(3))
+    assert not shop(3).equals(shop(4))
