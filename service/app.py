@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from service.api import docs, forecast, health, metrics, models, problems
 from service.api.access import Access
 from service.api.head import HeadAsGet
 from service.api.openapi import TITLE, build_openapi
+from service.api.policy import OtherOrigins, Policy
 from service.api.shortcut import Shortcut
 from service.api.state import Service, State
 from service.keys import Keyring
@@ -37,6 +38,14 @@ _log: Final = logging.getLogger("leadtime.service")
 
 class Application(FastAPI):
     """The service as an ASGI application; its OpenAPI document is built when it is first asked for."""
+
+    origins: Sequence[str] = ()
+    """Other origins, whose pages may read answers."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application within what every answer has, those of failures included."""
+        app = super().build_middleware_stack()
+        return Policy(OtherOrigins(app, self.origins) if self.origins else app)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -81,6 +90,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
         # without an exporter it would only cost time
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    application.origins = settings.cors_origins or ()
     application.add_middleware(HeadAsGet)
     problems.install(application)
     for router in (forecast.router, models.router, health.router, metrics.router):
@@ -91,7 +101,9 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
 
 def application_from_environment() -> ASGIApp:
     """The service as the environment sets it, with the short way to its forecasts, for a server's worker process."""
-    return Shortcut(create_app(Settings.from_environment(os.environ), owns_process=True), forecast.ANSWERS)
+    settings = Settings.from_environment(os.environ)
+    application = create_app(settings, owns_process=True)
+    return Shortcut(application, forecast.ANSWERS, for_other_origins=settings.cors_origins is not None)
 
 
 def _spare_the_collector() -> None:

@@ -9,12 +9,14 @@ without them, in the same words; everything else is uvicorn's.
 
 import asyncio
 from asyncio import BaseTransport, TimerHandle, Transport
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.policy import LINES
 from service.api.problems import INTERNAL_ERROR, problem
 from service.api.shortcut import Answer, Answered, Shortcut, respond
 
@@ -28,16 +30,13 @@ LARGEST_DIRECT: Final = 65_536
 _LONGEST_KNOWN: Final = 2048
 _MOST_KNOWN: Final = 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_END_OF_ALIVE: Final = LINES + b"\r\n"
+_END_OF_LAST: Final = LINES + b"connection: close\r\n\r\n"
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 _REFUSAL: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: text/plain; charset=utf-8\r\n"
-    b"content-length: %d\r\n"
-    b"connection: close\r\n"
-    b"\r\n"
-    b"%s"
+    b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
 )
-_MESSAGE: Final = f"The request line and headers have more than {LONGEST_HEAD} bytes.".encode()
+_TOO_LONG: Final = f"The request line and headers have more than {LONGEST_HEAD} bytes."
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -95,8 +94,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes += len(data)
         if self._head_bytes > LONGEST_HEAD:
             self.logger.warning("Request head too large.")
-            self.transport.write(_REFUSAL % (len(_MESSAGE), _MESSAGE))
-            self.transport.close()
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LONG)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        content = message.encode()
+        self.transport.write(_REFUSAL % (status, status.phrase.encode(), len(content), LINES, content))
+        self.transport.close()
 
     @property
     def _is_between_requests(self) -> bool:
@@ -185,7 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
         app = self.app
         if not isinstance(app, Shortcut):
             return None
-        answer = app.find(self.parser.get_method().decode("latin-1"), self.url.decode("latin-1"))
+        answer = app.find(self.parser.get_method().decode("latin-1"), self.url.decode("latin-1"), self.headers)
         if answer is None or self.parser.get_http_version() != "1.1":
             return None
         if self.cycle is not None and not self.cycle.response_complete:  # it has to wait for the one before it
@@ -279,7 +286,7 @@ class Exchange:
             parts += (name, b": ", value, b"\r\n")
         for name, value in answered.headers:
             parts += (name, b": ", value, b"\r\n")
-        parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        parts.append(_END_OF_ALIVE if self.keep_alive else _END_OF_LAST)
         parts.append(answered.content)
         protocol.transport.write(b"".join(parts))
         self.response_complete = True

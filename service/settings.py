@@ -1,12 +1,13 @@
 """The service's settings, read from `LEADTIME_*` environment variables."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.artifact import ModelName
 from service.cores import usable_cores
@@ -15,6 +16,8 @@ from service.limits import Rate
 
 PREFIX: Final = "LEADTIME_"
 WINDOWS_CEILING: Final = 65_536
+
+_ORIGIN: Final = re.compile(r"https?://[^/?#@\s*]+")
 
 
 def _not_empty(value: object) -> object:
@@ -26,6 +29,15 @@ def _not_empty(value: object) -> object:
 
 def _rate(value: object) -> Rate:
     return value if isinstance(value, Rate) else Rate.parse(str(value))
+
+
+def _origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(part.strip().rstrip("/") for part in value.split(","))
+    if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("it must be origins such as https://example.org, with commas between, or *")
+    return origins
 
 
 def _folder(path: Path) -> Path:
@@ -51,6 +63,9 @@ class Settings(BaseSettings):
     )
     anonymous_limit: Annotated[Rate, BeforeValidator(_rate)] | None = Field(
         default=None, description="Rate of requests without a known key, for each address."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] | None = Field(
+        default=None, description="Origins whose pages may read answers, with commas between, or *; without it, none."
     )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="Most bytes in a request body.")
     max_windows: int = Field(default=16_384, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")

@@ -13,6 +13,7 @@ from fastapi import Path as PathParameter
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from service.api.openapi import describe_errors
 from service.api.problems import INTERNAL_ERROR, KINDS, NOT_FOUND
@@ -27,16 +28,16 @@ _REDOC_STYLES: Final = (
 )
 
 
+# A browser keeps them, and asks whether they have changed.
+_REVALIDATED: Final = "no-cache"
+
+
 def _headers(styles: str) -> dict[str, str]:
     policy = (
         f"default-src 'none'; script-src 'self'; style-src {styles}; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return {
-        "Content-Security-Policy": policy,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
+    return {"Cache-Control": _REVALIDATED, "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
 
 
 router = APIRouter()
@@ -45,7 +46,15 @@ router = APIRouter()
 def install(application: FastAPI) -> None:
     """Add the documentation to `application`."""
     application.include_router(router)
-    application.mount("/docs/assets", StaticFiles(directory=_ASSETS))
+    application.mount("/docs/assets", _Assets(directory=_ASSETS))
+
+
+class _Assets(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or that there is none."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = _REVALIDATED
+        return response
 
 
 @router.get("/", include_in_schema=False)

@@ -1,15 +1,17 @@
 """The short way to a forecast: around the framework, whose machinery costs as much time as the forecast itself.
 
 Routing, documentation and every other path are the framework's. A `POST` to one of the paths given here goes straight
-to its answer; what it answers, errors included, is what the framework's way would have.
+to its answer; what it answers, errors included, is what the framework's way would have. A request from a page of
+another origin takes the framework's way, where such may read answers.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.policy import HEADERS, comes_from_a_page
 from service.api.problems import answer_to
 from service.errors import LeadtimeError
 
@@ -18,7 +20,7 @@ Answer = Callable[[Scope, Receive], Awaitable[tuple[bytes, bytes]]]
 
 
 class Answered(NamedTuple):
-    """A whole response."""
+    """A whole response, but for the headers that every one has."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -28,24 +30,28 @@ class Answered(NamedTuple):
 class Shortcut:
     """An application that answers some paths by itself, and passes everything else on."""
 
-    def __init__(self, app: ASGIApp, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, app: ASGIApp, answers: Mapping[str, Answer], *, for_other_origins: bool = False) -> None:
+        """Go around `app` to `answers`, by their paths; where it answers other origins, not for requests from one."""
         self._app = app
         self._answers = answers
+        self._for_other_origins = for_other_origins
 
-    def find(self, method: str, path: str) -> Answer | None:
-        """The answer to requests of this method and path, if there is a short way to it."""
-        return self._answers.get(path) if method == "POST" else None
+    def find(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
+        """The answer to requests of this method, path and headers, if there is a short way to it."""
+        if method != "POST" or (self._for_other_origins and comes_from_a_page(headers)):
+            return None
+        return self._answers.get(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, by the messages of ASGI."""
         answer = None
         if scope["type"] == "http" and not scope.get("root_path"):
-            answer = self.find(scope["method"], scope["path"])
+            answer = self.find(scope["method"], scope["path"], scope["headers"])
         if answer is None:
             await self._app(scope, receive, send)
             return
         status, headers, content = await respond(answer, scope, receive)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
         await send({"type": "http.response.body", "body": content})
 
 

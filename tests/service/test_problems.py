@@ -8,6 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from service import errors
+from service.api.policy import HEADERS
 from service.api.problems import KINDS, Kind, example
 from service.app import create_app
 from service.settings import Settings
@@ -77,6 +78,11 @@ def test_an_error_of_the_framework_is_named_by_its_status() -> None:
     response = answer(HTTPException(418, "short and stout"))
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json() == {"type": "about:blank", "title": "I'm a Teapot", "status": 418, "detail": "I'm a Teapot"}
+
+
+def test_a_failure_has_the_headers_of_every_answer() -> None:
+    headers = answer(ZeroDivisionError()).headers
+    assert {name: headers[name.decode()].encode() for name, _ in HEADERS} == dict(HEADERS)
 
 
 def test_every_error_that_a_request_can_lead_to_has_a_row_in_the_table() -> None:

@@ -75,6 +75,12 @@ def test_an_unknown_name_is_refused_with_the_nearest_right_one(name: str, neares
         ("LOG_LEVEL", "loud"),
         ("MODELS", __file__),
         ("MODELS", ""),
+        ("KEYS", ""),
+        ("ANONYMOUS_LIMIT", "often"),
+        ("CORS_ORIGINS", ""),
+        ("CORS_ORIGINS", "example.org"),
+        ("CORS_ORIGINS", "https://example.org/path"),
+        ("CORS_ORIGINS", "https://*.example.org"),
     ],
 )
 def test_a_value_that_cannot_be_held_is_refused_by_name(name: str, value: str) -> None:
@@ -91,6 +97,11 @@ def test_every_fault_is_told_at_once() -> None:
 
 def test_a_models_folder_that_is_not_there_yet_is_accepted(tmp_path: Path) -> None:
     assert Settings.from_environment({"LEADTIME_MODELS": str(tmp_path / "later")}).models == tmp_path / "later"
+
+
+def test_origins_are_read_with_commas_between() -> None:
+    given = {"LEADTIME_CORS_ORIGINS": "https://example.org, http://localhost:3000/"}
+    assert Settings.from_environment(given).cors_origins == ("https://example.org", "http://localhost:3000")
 
 
 def test_settings_are_frozen() -> None:

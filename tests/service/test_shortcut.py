@@ -16,10 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
+from service.api import policy
 from service.api.forecast import ANSWERS
 from service.api.headers import ARROW
 from service.api.shortcut import Shortcut
 from service.app import create_app
+from service.keys import SCOPES, add_key
 from service.settings import Settings
 from tests import streams
 from tests.artifacts import write_artifact
@@ -46,13 +48,14 @@ class Started:
 
         async def both() -> tuple[Answer, Answer]:
             long = await ask(self.application, self.state, path, parts, headers, method)
-            return long, await ask(Shortcut(self.application, ANSWERS), self.state, path, parts, headers, method)
+            short = Shortcut(self.application, ANSWERS, for_other_origins=True)
+            return long, await ask(short, self.state, path, parts, headers, method)
 
         return self.loop.run_until_complete(both())
 
 
 @contextmanager
-def started(folder: Path, **limits: float) -> Iterator[Started]:
+def started(folder: Path, **limits: object) -> Iterator[Started]:
     write_artifact(folder / "default" / "1" / "model.onnx")
     write_artifact(folder / "panel" / "1" / "model.onnx", features=3, name="panel", frequency="h")
     application = create_app(Settings.model_validate({"models": folder, **limits}))
@@ -242,3 +245,57 @@ def test_a_forecast_that_is_not_complete_in_time_says_so(tmp_path: Path, path: s
         assert short == long
         assert short[0] == 504
         assert json.loads(short[2])["type"] == "/problems/deadline-exceeded"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, dict[str, str]]]:
+    """The service with keys, with a rate for those who have none, and for pages of another origin."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.toml"
+    made = {scope: add_key(keys, scope, [scope], "100000/second") for scope in SCOPES}
+    limits = {"keys": keys, "anonymous_limit": "100000/second", "cors_origins": "https://example.org"}
+    with started(tmp_path_factory.mktemp("models"), **limits) as service:
+        yield service, made
+
+
+@given(
+    path=st.sampled_from(PATHS),
+    owner=st.sampled_from([*SCOPES, "nobody"]),
+    name=st.sampled_from([b"authorization", b"x-api-key", b"cookie"]),
+    before=st.sampled_from([b"Bearer ", b"bearer  ", b"Basic ", b""]),
+    origin=st.sampled_from([None, b"https://example.org", b"https://elsewhere.org"]),
+    body=st.sampled_from([b'{"window": [1, 2, 3], "horizon": 2}', b'{"window": [1, 2, 3]}', b"["]),
+)
+@settings(max_examples=200)
+def test_both_ways_ask_for_the_same_keys(
+    guarded: tuple[Started, dict[str, str]],
+    path: str,
+    owner: str,
+    name: bytes,
+    before: bytes,
+    origin: bytes | None,
+    body: bytes,
+) -> None:
+    service, made = guarded
+    headers = [(name, before + made.get(owner, "guess").encode())] + ([(b"origin", origin)] if origin else [])
+
+    long, short = service.ask_both(path, [body], headers)
+
+    assert short == long
+    status, answered, _ = short
+    is_sent = before == b"" if name == b"x-api-key" else name == b"authorization" and before[:6].lower() == b"bearer"
+    assert (status in (200, 400, 422)) == (is_sent and owner == "forecast")
+    assert (status == 403) == (is_sent and owner in ("metadata", "admin"))
+    assert (b"access-control-allow-origin" in answered) == (origin == b"https://example.org")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_both_ways_count_requests_alike(tmp_path: Path, path: str) -> None:
+    with started(tmp_path, anonymous_limit="3/hour") as service:
+        asked = [service.ask_both(path, [b"["], []) for _ in range(3)]
+    assert [answer[0] for both in asked for answer in both] == [400, 400, 400, 429, 429, 429]
+
+
+def test_every_answer_of_either_way_has_the_headers_of_the_policy(service: Started) -> None:
+    for body in (b'{"window": [1, 2, 3]}', b"[", b'{"window": []}'):
+        for _, headers, _ in service.ask_both("/forecast", [body], []):
+            assert dict(policy.HEADERS).items() <= headers.items()
