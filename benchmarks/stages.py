@@ -30,10 +30,10 @@ from service.app import create_app
 from service.engine import Engine
 from service.pace import Pace
 from service.protocol import BoundedProtocol
-from service.registry import ServedModel
 from service.scheduler import Scheduler
 from service.schemas import ForecastRequest
 from service.settings import Settings
+from service.versions import ServedModel
 from service.window import Values
 
 CONNECTIONS: Final = 16

@@ -28,6 +28,8 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.shadows import Shadows
+from service.watch import Watch
 
 BUNDLED: Final = Path(__file__).parent / "models"
 
@@ -59,24 +61,27 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        registry = Registry.open(settings.models, BUNDLED)
         counts = Metrics(settings.metrics)
         scheduler = Scheduler(max_batch=settings.max_batch, metrics=counts)
+        registry = Registry.open(settings.models, BUNDLED, newest=settings.versions, metrics=counts)
+        shadows = Shadows(counts)
         keyring = None if settings.keys is None else Keyring(settings.keys)
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
-        service = Service(settings, registry, scheduler, counts, access)
+        service = Service(settings, registry, scheduler, counts, shadows, access)
         if owns_process:
             _spare_the_collector()
-        refreshing = asyncio.create_task(_refresh(registry, settings.refresh_seconds))
+        watching = _watch(settings, registry)
         watching_keys = asyncio.create_task(_watch_keys(access, settings.refresh_seconds))
         with _announced_stop(service):
             yield {"service": service}
-        for task in (refreshing, watching_keys):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        watching_keys.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching_keys
         await service.scheduler.close()
+        if watching is not None:
+            await asyncio.to_thread(watching.close)
+        await asyncio.to_thread(shadows.close)
         limiter.close()
         counts.close()
 
@@ -116,14 +121,11 @@ def _spare_the_collector() -> None:
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *gc.get_threshold()[1:])
 
 
-async def _refresh(registry: Registry, seconds: float) -> None:
-    """Look through the models' folder every so many seconds, on a thread, for opening a model takes a while."""
-    while seconds > 0:
-        await asyncio.sleep(seconds)
-        try:
-            await asyncio.to_thread(registry.refresh)
-        except Exception:
-            _log.exception("the models' folder could not be looked through; what was served before is still served")
+def _watch(settings: Settings, registry: Registry) -> Watch | None:
+    """Have the models' folder looked through when it changes, on a thread, for opening a model takes a while."""
+    if settings.models is None or settings.refresh_seconds == 0:
+        return None
+    return Watch(settings.models, settings.refresh_seconds, registry.refresh)
 
 
 async def _watch_keys(access: Access, seconds: float) -> None:

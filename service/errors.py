@@ -2,6 +2,7 @@
 
     LeadtimeError
     ├── ArtifactError            a model file cannot be used
+    ├── LabelsError              a file of labels cannot be used
     ├── SettingsError            the environment asks for something that cannot be
     ├── KeysError                a file of API keys cannot be used
     ├── Unauthenticated          the request has no key, or one that is not known
@@ -38,6 +39,10 @@ class LeadtimeError(Exception):
 
 class ArtifactError(LeadtimeError):
     """A model file cannot be used; the message names the file's fault and, where there is one, the mend."""
+
+
+class LabelsError(LeadtimeError):
+    """A model's file of labels cannot be used, or names what is not served; the message says what and where."""
 
 
 class SettingsError(LeadtimeError):

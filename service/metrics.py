@@ -10,6 +10,7 @@ A file is a table of 64-bit floats; the lines of another file beside it say what
 import json
 import mmap
 import os
+import threading
 import time
 from array import array
 from bisect import bisect_left
@@ -80,7 +81,7 @@ class Histogram:
 
 
 class Metrics:
-    """One worker's own counts."""
+    """One worker's own counts, for any of its threads; what one cell counts is one thread's."""
 
     def __init__(self, folder: Path | None) -> None:
         """Count in files of `folder`, which all workers of a service share; without one, for nobody to read."""
@@ -89,6 +90,7 @@ class Metrics:
         """All numbers of this worker, as they are told apart by the lines of its other file."""
         self._keys: dict[Key, int] = {}
         self._used = 0
+        self._placing = threading.Lock()
         self._keys_file: Path | None = None
         self._map: mmap.mmap | None = None
         if folder is None:
@@ -130,17 +132,22 @@ class Metrics:
 
     def _place(self, key: Key) -> int:
         known = self._keys.get(key)
-        if known is not None:
-            return known
-        place = self._used
-        if place + key.cells > _CELLS:
-            raise TooManyMetrics
-        self._used += key.cells
-        self._keys[key] = place
-        if self._keys_file is not None:
-            with self._keys_file.open("ab") as file:
-                file.write(json.dumps([place, *key]).encode() + b"\n")
-        return place
+        return self._new_place(key) if known is None else known
+
+    def _new_place(self, key: Key) -> int:
+        with self._placing:
+            place = self._keys.get(key)
+            if place is not None:
+                return place
+            place = self._used
+            if place + key.cells > _CELLS:
+                raise TooManyMetrics
+            self._used += key.cells
+            if self._keys_file is not None:
+                with self._keys_file.open("ab") as file:
+                    file.write(json.dumps([place, *key]).encode() + b"\n")
+            self._keys[key] = place
+            return place
 
 
 def collect(folder: Path) -> dict[Key, list[float]]:

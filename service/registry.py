@@ -1,44 +1,44 @@
 """The registry: which models and versions are served, and from which files.
 
 A folder of models is laid out as `<name>/<version>/model.onnx`; versions are positive integers. The folders' names are
-what is served, whatever the metadata of a file says. The models that ship with the package are served as well, unless
-the folder holds a usable version of the same name.
+what is served, whatever the metadata of a file says. Of each model the newest versions are open, and those that its
+`labels.toml` names. The models that ship with the package are served as well, unless the folder holds a usable version
+of the same name.
 """
 
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from service.artifact import FILE_NAME, MODEL_NAME_PATTERN, VERSION_PATTERN
-from service.engine import Engine
-from service.errors import ArtifactError, NotFound
+from service.errors import LabelsError, NotFound
+from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
+from service.metrics import Metrics, TooManyMetrics
+from service.routing import Routes, routes_of
+from service.versions import Entry, ServedModel, Signature, look_at, one_line, signature_of
+
+MODEL_LOADS: Final = "leadtime_model_loads"
+VERSIONS_SERVED: Final = "leadtime_model_versions_served"
+FILES_REFUSED: Final = "leadtime_model_files_refused"
+
+NEWEST_KEPT: Final = 3
+"""How many of a model's versions are open, unless told otherwise."""
 
 _log: Final = logging.getLogger("leadtime.registry")
 
-_Signature = tuple[int, int, int]
-
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One version of a model, open and checked. Whoever holds it may use it, also after it was replaced or removed."""
+class _Labelled:
+    """What is known of one file of labels: how it was when it was read, what it said last, what is wrong with it."""
 
-    name: str
-    version: str
-    engine: Engine
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What is known of one `model.onnx`: the file as it was last tried, what is served for it, and why not it."""
-
-    signature: _Signature | None
-    served: ServedModel | None
+    signature: Signature
+    labels: Labels
+    unreadable: str | None
     fault: str | None
 
 
@@ -46,99 +46,256 @@ class _Entry:
 class _Catalogue:
     """Everything that a scan found; replaced as a whole, never changed."""
 
-    entries: Mapping[str, _Entry] = field(default_factory=dict)
-    served: Mapping[str, tuple[ServedModel, ...]] = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    labels: Mapping[str, _Labelled] = field(default_factory=dict)
+    routes: Mapping[str, Routes] = field(default_factory=dict)
+
+    def faults(self) -> dict[str, str]:
+        """Why files are not served, by their places."""
+        of_files = {place: entry.fault for place, entry in self.entries.items() if entry.fault is not None}
+        of_labels = {
+            f"{name}/{LABELS_NAME}": labels.fault for name, labels in self.labels.items() if labels.fault is not None
+        }
+        return of_files | of_labels
 
 
 class Registry:
     """The models being served. `refresh` may run in another thread than those which read."""
 
-    def __init__(self, folder: Path | None, bundled: Path) -> None:
+    def __init__(
+        self, folder: Path | None, bundled: Path, *, newest: int = NEWEST_KEPT, metrics: Metrics | None = None
+    ) -> None:
         """Open what there is now, as `Registry.open` says."""
         self._folder = folder
-        self._bundled = _scan(bundled, _Catalogue())
+        self._newest = newest
+        self._bundled = _Scan(bundled, _Catalogue(), newest).catalogue()
         self._found = _Catalogue()
-        self._served: Mapping[str, tuple[ServedModel, ...]] = {}
+        self._routes: Mapping[str, Routes] = {}
         self._refreshing = threading.Lock()
+        self._tally = _Tally(metrics or Metrics(None))
         if folder is not None and not folder.is_dir():
             _log.warning("the models folder does not exist yet; it is looked for at each refresh")
         self.refresh()
 
     @classmethod
-    def open(cls, folder: Path | None, bundled: Path) -> "Registry":
-        """Open all models of a folder, which may be missing or empty, and the bundled ones.
+    def open(
+        cls, folder: Path | None, bundled: Path, *, newest: int = NEWEST_KEPT, metrics: Metrics | None = None
+    ) -> "Registry":
+        """Open the models of a folder, which may be missing or empty, and the bundled ones.
 
-        A file that cannot be used is logged and listed in `rejected`, and never stops the others.
+        Of each model the `newest` usable versions are opened, and those that have a label. A file that cannot be used
+        is logged and listed in `rejected`, and never stops the others.
         """
-        return cls(folder, bundled)
+        return cls(folder, bundled, newest=newest, metrics=metrics)
 
     @property
     def rejected(self) -> Mapping[str, str]:
-        """Why a file is not served, by its place, `<name>/<version>`; its former content may be served still."""
-        entries = {**self._bundled.entries, **self._found.entries}
-        return MappingProxyType({place: entry.fault for place, entry in entries.items() if entry.fault is not None})
+        """Why a file is not served, or labels not heeded, by its place; what was served before may be served still."""
+        return MappingProxyType(self._bundled.faults() | self._found.faults())
 
     def find(self, name: str, version: str | None = None) -> ServedModel:
-        """Return a version of a model, the newest if none is named.
+        """Return a version of a model by its number or label, and the stable one if none is named.
 
         Raises:
             NotFound: naming the models or versions that exist.
         """
-        versions = self.versions(name)
-        if version is None:
-            return versions[0]
-        for served in versions:
-            if served.version == version:
-                return served
-        known = ", ".join(served.version for served in reversed(versions))
-        raise NotFound(f"the model {name} has no such version; it has: {known}")
+        try:
+            return self._routes[name].named[version]
+        except KeyError:
+            raise self._not_found(name) from None
 
-    def models(self) -> list[list[ServedModel]]:
-        """All models in order of their names, each with its versions, the newest first."""
-        served = self._served
-        return [list(served[name]) for name in sorted(served)]
-
-    def versions(self, name: str) -> list[ServedModel]:
-        """The versions of a model, the newest first; at least one.
+    def routes(self, name: str) -> Routes:
+        """The versions of a model, and which of them answers what.
 
         Raises:
             NotFound: naming the models that exist.
         """
-        served = self._served
-        if name not in served:
-            known = ", ".join(sorted(served)) or "none"
-            raise NotFound(f"there is no such model; there are: {known}")
-        return list(served[name])
+        try:
+            return self._routes[name]
+        except KeyError:
+            raise self._not_found(name) from None
+
+    def models(self) -> list[Routes]:
+        """The routes of all models, in order of their names."""
+        return [routes for _, routes in sorted(self._routes.items())]
 
     def refresh(self) -> bool:
         """Look at the folder again and open what is new or changed; return whether what is served has changed.
 
-        Files are told apart by their times, sizes and inodes. A version whose file became unusable is served from its
-        former content; one whose file is gone is dropped. What is served changes at once as a whole.
+        Takes as long as opening takes, and belongs on a thread where somebody waits for the loop. Files are told apart
+        by their times, sizes and inodes. A version whose file became unusable is served from its former content; one
+        whose file is gone, or that has grown too old, is dropped. What is served changes at once as a whole; whoever
+        holds a version that was dropped holds it alone, and with the last of them its memory is freed.
         """
         with self._refreshing:
             if self._folder is not None:
-                self._found = _scan(self._folder, self._found)
-            served = {**self._bundled.served, **self._found.served}
-            changed = served != self._served
-            self._served = served
+                before, self._found = self._found, _Scan(self._folder, self._found, self._newest).catalogue()
+                self._tally.compare(before, self._found)
+            routes = {**self._bundled.routes, **self._found.routes}
+            changed = routes != self._routes
+            if changed:
+                self._routes = routes
+            self._tally.take(routes, len(self.rejected))
             return changed
 
+    def _not_found(self, name: str) -> NotFound:
+        routes = self._routes
+        if name not in routes:
+            return NotFound(f"there is no such model; there are: {', '.join(sorted(routes)) or 'none'}")
+        found = routes[name]
+        labels = [label for label in found.labels if label != "stable"]
+        known = ", ".join([*(model.version for model in reversed(found.versions)), *labels])
+        return NotFound(f"the model {name} has no such version; it has: {known}")
 
-def _scan(folder: Path, before: _Catalogue) -> _Catalogue:
-    """Read a folder of models, keeping what has not changed since `before`."""
-    closed: dict[Path, str] = {}
-    try:
-        files = {_place(path.parent, folder): path for path in _artifacts(folder, closed)}
-    except OSError as error:
-        _log.warning("the models folder cannot be read (%s); what was served before stays", error.strerror)
-        return before
-    entries = {place: _entry(place, path, before.entries.get(place)) for place, path in sorted(files.items())}
-    for path, reason in closed.items():
-        entries |= _kept(_place(path, folder), reason, before)
-    for place in sorted(before.entries.keys() - entries.keys()):
-        _log.info("%s: its file is gone", place)
-    return _Catalogue(entries, _by_name(entry.served for entry in entries.values()))
+
+class _Scan:
+    """One look through a folder of models, keeping what has not changed since the last one."""
+
+    def __init__(self, folder: Path, before: _Catalogue, newest: int) -> None:
+        self._folder = folder
+        self._before = before
+        self._newest = newest
+        self._entries: dict[str, Entry] = {}
+        self._labels: dict[str, _Labelled] = {}
+
+    def catalogue(self) -> _Catalogue:
+        """What is found, and what becomes of it."""
+        closed: dict[Path, str] = {}
+        try:
+            files = sorted(_artifacts(self._folder, closed))
+        except OSError as error:
+            _log.warning("the models folder cannot be read (%s); what was served before stays", error.strerror)
+            return self._before
+        names: dict[str, dict[str, Path]] = {}
+        for path in files:
+            place = _place(path.parent, self._folder)
+            if fault := _misplaced(place):
+                self._refuse(place, fault)
+            else:
+                name, version = place.split("/")
+                names.setdefault(name, {})[version] = path
+        for name, versions in names.items():
+            self._open(name, versions)
+        for path, reason in closed.items():
+            self._keep(_place(path, self._folder), reason)
+        for place in sorted(self._before.entries.keys() - self._entries.keys()):
+            name, _, version = place.partition("/")
+            too_old = version in names.get(name, {})
+            _log.info("%s: %s", place, "let go, for newer versions are there" if too_old else "its file is gone")
+        return _Catalogue(self._entries, self._labels, self._routes())
+
+    def _open(self, name: str, versions: Mapping[str, Path]) -> None:
+        """Open the newest versions of a model, and those that have a label."""
+        labels = self._read_labels(name, next(iter(versions.values())).parent.parent / LABELS_NAME)
+        usable = 0
+        for version in sorted(versions, key=int, reverse=True):
+            if usable < self._newest or version in labels.versions:
+                place = f"{name}/{version}"
+                before = self._before.entries.get(place)
+                entry = self._entries[place] = look_at(name, version, versions[version], before)
+                usable += entry.served is not None
+                _log_entry(place, entry, before)
+
+    def _read_labels(self, name: str, path: Path) -> Labels:
+        """What a model's labels say, or, where they cannot be read, what they said last."""
+        signature, before = signature_of(path), self._before.labels.get(name)
+        if not any(signature):
+            return NO_LABELS
+        if before is None or before.signature != signature:
+            labels, unreadable = before.labels if before else NO_LABELS, None
+            try:
+                labels = read_labels(path)
+            except LabelsError as error:
+                unreadable = one_line(str(error)) + (" (what it said before still holds)" if before else "")
+            before = _Labelled(signature, labels, unreadable, None)
+        self._labels[name] = before
+        return before.labels
+
+    def _routes(self) -> dict[str, Routes]:
+        """Who answers what, of each model that has a usable version."""
+        served: dict[str, list[ServedModel]] = {}
+        for entry in self._entries.values():
+            if entry.served is not None:
+                served.setdefault(entry.served.name, []).append(entry.served)
+        routes: dict[str, Routes] = {}
+        for name, versions in served.items():
+            versions.sort(key=lambda model: int(model.version), reverse=True)
+            labelled, before = self._labels.get(name), self._before.routes.get(name)
+            labels = NO_LABELS if labelled is None else labelled.labels
+            routes[name], faults = routes_of(versions, labels, before)
+            if labelled is not None:
+                fault = "; ".join([labelled.unreadable] if labelled.unreadable else faults) or None
+                self._labels[name] = _Labelled(labelled.signature, labels, labelled.unreadable, fault)
+                self._log_labels(name, fault, routes[name], before)
+        return routes
+
+    def _log_labels(self, name: str, fault: str | None, routes: Routes, before: Routes | None) -> None:
+        former = self._before.labels.get(name)
+        if fault is not None and (former is None or former.fault != fault):
+            _log.warning("%s/%s: not heeded: %s", name, LABELS_NAME, fault)
+        if before is None or _labels_in_words(before) != _labels_in_words(routes):
+            _log.info("%s: %s", name, _labels_in_words(routes))
+
+    def _refuse(self, place: str, fault: str) -> None:
+        former = self._before.entries.get(place)
+        self._entries[place] = entry = Entry(None, None, fault)
+        _log_entry(place, entry, former)
+
+    def _keep(self, place: str, reason: str) -> None:
+        """Keep what was known of a folder that cannot be looked into any more, and say why."""
+        former = self._before.entries.get(place)
+        for known, entry in self._before.entries.items():
+            if known.startswith(f"{place}/"):
+                self._entries[known] = entry
+        if place in self._before.labels:
+            self._labels[place] = self._before.labels[place]
+        entry = Entry(None, former.served if former else None, f"the folder cannot be read: {reason}")
+        self._entries[place] = entry
+        _log_entry(place, entry, former)
+
+
+class _Tally:
+    """What is counted of models: how loading went, and what is served."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._served: set[tuple[str, str, str]] = set()
+
+    def compare(self, before: _Catalogue, now: _Catalogue) -> None:
+        """Count what was loaded and what was refused."""
+        for place, entry in now.entries.items():
+            former = before.entries.get(place)
+            name = place.partition("/")[0] if _misplaced(place) is None else ""
+            if entry.served is not None and (former is None or former.served is not entry.served):
+                self._count(name, "loaded")
+            if entry.fault is not None and (former is None or former.fault != entry.fault):
+                self._count(name, "refused")
+
+    def take(self, routes: Mapping[str, Routes], refused: int) -> None:
+        """Tell what this worker serves: added over all workers, how many serve each version."""
+        served = {
+            (name, model.version, label)
+            for name, found in routes.items()
+            for model in found.versions
+            for label in [label for label, version in found.labels.items() if version == model.version] or [""]
+        }
+        for key in self._served ^ served:
+            self._tell(key, float(key in served))
+        self._served = served
+        self._metrics.gauge(FILES_REFUSED).set(refused)
+
+    def _count(self, model: str, result: str) -> None:
+        try:
+            self._metrics.counter(MODEL_LOADS, model=model, result=result).add()
+        except TooManyMetrics:
+            _log.debug("no room to count another model")
+
+    def _tell(self, key: tuple[str, str, str], value: float) -> None:
+        model, version, label = key
+        try:
+            self._metrics.gauge(VERSIONS_SERVED, model=model, version=version, label=label).set(value)
+        except TooManyMetrics:
+            _log.debug("no room to count another version")
 
 
 def _artifacts(folder: Path, closed: dict[Path, str], depth: int = 2) -> Iterator[Path]:
@@ -163,45 +320,8 @@ def _artifacts(folder: Path, closed: dict[Path, str], depth: int = 2) -> Iterato
             closed[path] = error.strerror or type(error).__name__
 
 
-def _kept(place: str, reason: str, before: _Catalogue) -> dict[str, _Entry]:
-    """What was known of a folder that cannot be looked into any more, and why."""
-    fault = f"the folder cannot be read: {reason}"
-    kept = {known: entry for known, entry in before.entries.items() if known.startswith(f"{place}/")}
-    former = before.entries.get(place)
-    if former is None or former.fault != fault:
-        _log.warning("%s: not served: %s", place, fault)
-    return kept | {place: _Entry(None, former.served if former else None, fault)}
-
-
 def _place(path: Path, folder: Path) -> str:
-    return _readable(path.relative_to(folder).as_posix())
-
-
-def _readable(place: str) -> str:
-    """Escape what a folder's name may hold but a log line or an answer may not: line ends, bytes that are no text."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in place)
-
-
-def _entry(place: str, path: Path, before: _Entry | None) -> _Entry:
-    """Open the file at a place, unless it is the one that was tried before."""
-    misplaced = _misplaced(place)
-    signature = None if misplaced else _signature(path)
-    if before is not None and before.signature == signature:
-        return before
-    former = before.served if before is not None else None
-    if misplaced:
-        fault = misplaced
-    else:
-        try:
-            name, version = place.split("/")
-            served = ServedModel(name, version, Engine.open(path), path)
-        except ArtifactError as error:
-            fault = f"{error} (the file's former content is still served)" if former else str(error)
-        else:
-            _log.info("%s: served (%s)", place, served.engine.digest)
-            return _Entry(signature, served, None)
-    _log.warning("%s: not served: %s", place, fault)
-    return _Entry(signature, former, fault)
+    return one_line(path.relative_to(folder).as_posix())
 
 
 def _misplaced(place: str) -> str | None:
@@ -219,22 +339,18 @@ def _misplaced(place: str) -> str | None:
     return None
 
 
-def _signature(path: Path) -> _Signature:
-    """Tell a file's content apart without reading it; a file that has just gone has zeros."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
+def _log_entry(place: str, entry: Entry, before: Entry | None) -> None:
+    """Tell of a file once, and again when something else is to be told of it."""
+    former = before.served if before is not None else None
+    if entry.served is not None and entry.served is not former:
+        _log.info("%s: served (%s)", place, entry.served.engine.digest)
+    if entry.fault is not None and (before is None or before.fault != entry.fault):
+        _log.warning("%s: not served: %s", place, entry.fault)
 
 
-def _by_name(models: Iterable[ServedModel | None]) -> dict[str, tuple[ServedModel, ...]]:
-    """Sort models by name, and by version, the newest first."""
-    names: dict[str, list[ServedModel]] = {}
-    for model in models:
-        if model is not None:
-            names.setdefault(model.name, []).append(model)
-    return {
-        name: tuple(sorted(versions, key=lambda model: int(model.version), reverse=True))
-        for name, versions in names.items()
-    }
+def _labels_in_words(routes: Routes) -> str:
+    words = [f"stable {routes.stable.version}"]
+    for label, beside in (("canary", routes.stable.canary), ("shadow", routes.stable.shadow)):
+        if beside is not None:
+            words.append(f"{label} {beside.model.version} of {beside.share:.4g} of the requests")
+    return ", ".join(words)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.artifact import Backtest, Frequency, Metadata, ModelName, Provenance, Version
+from service.artifact import VERSION_PATTERN, Backtest, Frequency, Metadata, ModelName, Provenance
 from service.intervals import highest_level
 from service.settings import WINDOWS_CEILING
 from service.timestamps import LONGEST_ORIGIN
@@ -45,6 +45,7 @@ Window = Annotated[
 Future = Annotated[
     Annotated[Numbers, Tag(NUMBERS)] | Annotated[Rows, Tag(ROWS)], Field(union_mode="left_to_right", title="Future")
 ]
+_VERSION_OR_LABEL: Final = f"{VERSION_PATTERN}|^(stable|canary|shadow)$"
 Level = Annotated[float, Field(strict=True, gt=0, lt=100, allow_inf_nan=False)]
 OriginText = Annotated[str, Field(max_length=LONGEST_ORIGIN)]
 
@@ -113,11 +114,12 @@ class ForecastRequest(_Payload):
         description="The model's name; without it, the service's default model.",
         examples=["default"],
     )
-    version: Version | None = Field(
+    version: Annotated[str, Field(pattern=_VERSION_OR_LABEL)] | None = Field(
         default=None,
         json_schema_extra=_absent_not_null,
-        description="The model's version; without it, the newest one.",
-        examples=["1"],
+        description="The model's version: its number, or the label `stable`, `canary` or `shadow` where one has it. "
+        "Without it, the stable version answers, or a share of the requests its canary.",
+        examples=["1", "canary"],
     )
     origin: Annotated[OriginText, Tag(ONE)] | Annotated[list[OriginText], Field(fail_fast=True), Tag(EACH)] | None = (
         Field(
@@ -311,18 +313,37 @@ class VersionFacts(_Payload):
         )
 
 
+class BesideFacts(_Payload):
+    """A version that takes part in a share of the requests that name none."""
+
+    version: str = Field(description="The version.", examples=["4"])
+    share: float = Field(description="The share of requests, 0 to 1.", examples=[0.05])
+
+
 class ModelFacts(_Payload):
-    """One model and its versions."""
+    """One model, its versions, and which of them answers what."""
 
     model: str = Field(description="The model's name.", examples=["default"])
-    versions: list[VersionFacts] = Field(description="Its versions, newest first.")
+    stable: str = Field(description="The version that answers requests that name none.", examples=["3"])
+    canary: BesideFacts | None = Field(
+        description="The version that answers a share of them in its place; null = none."
+    )
+    shadow: BesideFacts | None = Field(
+        description="The version that forecasts a share of them as well, for comparison alone; null = none."
+    )
+    versions: list[VersionFacts] = Field(
+        description="Its versions, newest first: the last few, and those that have a label."
+    )
 
 
 class RejectedFile(_Payload):
-    """A file in the models' folder that is not served."""
+    """A file in the models' folder that is not served, or labels that are not heeded."""
 
-    place: str = Field(description="Where it lies in that folder, without the file's name.", examples=["hourly/2"])
-    reason: str = Field(description="Why it is not served, and the mend where there is one.")
+    place: str = Field(
+        description="Where it lies in that folder: the model and the version, or the model and its `labels.toml`.",
+        examples=["hourly/2", "hourly/labels.toml"],
+    )
+    reason: str = Field(description="Why it is not, in one line, and the mend where there is one.")
 
 
 class ModelList(_Payload):
@@ -330,7 +351,7 @@ class ModelList(_Payload):
 
     default: str = Field(description="The model of requests that name none.", examples=["default"])
     models: list[ModelFacts] = Field(description="The models, by name.")
-    rejected: list[RejectedFile] = Field(description="Files that are not served, with the reasons.")
+    rejected: list[RejectedFile] = Field(description="Files that are not served or heeded, with the reasons.")
 
 
 class Health(_Payload):

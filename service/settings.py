@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     models: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_folder)] | None = Field(
         default=None, description="Folder of <name>/<version>/model.onnx; without it, the bundled model alone."
     )
+    versions: int = Field(
+        default=3, ge=1, description="How many of the newest versions of a model are kept; labelled ones are besides."
+    )
     default_model: ModelName = Field(default="default", description="The model of requests that name none.")
     keys: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
         default=None, description="File of API keys; without it, nobody is asked for one."
@@ -79,7 +82,10 @@ class Settings(BaseSettings):
         description="How long a forecast may take; a request may ask for less with X-Request-Timeout-Ms.",
     )
     refresh_seconds: float = Field(
-        default=2.0, ge=0, allow_inf_nan=False, description="How often the folder is looked through; 0 = never."
+        default=2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How often the folder is looked through, beside being watched; 0 = neither.",
     )
     keep_alive_seconds: int = Field(default=75, ge=1, description="How long an idle connection is kept.")
     drain_seconds: int = Field(

@@ -59,7 +59,7 @@ FIELDS: Final = {
     "future": "must be the future of the model's exogenous columns: a list of numbers, or a list of rows of numbers",
     "futures": "must be a list with a future for each window",
     "model": "must be a model's name as text: letters, digits, '.', '_' and '-', at most 64 of them",
-    "version": 'must be a version as text: digits in quotes, such as "1"',
+    "version": 'must be a version as text: digits in quotes, such as "1", or "stable", "canary" or "shadow"',
     "origin": "must be an ISO 8601 date or time as text, or a list of them",
     "frequency": "must be a frequency as text, such as h, 15min, D, W, M, Q or Y",
     "levels": f"must be a list of 1 to {MOST_LEVELS} different numbers above 0 and below 100, such as [80, 95]",

@@ -37,8 +37,9 @@ from service.api.shortcut import Answer
 from service.api.state import Service
 from service.api.windows import windows_for
 from service.errors import Fault, ForecastOutOfRange, InvalidRequest, ShuttingDown
-from service.registry import ServedModel
+from service.routing import answering
 from service.schemas import ForecastAnswer, ForecastRequest, MultiStepRequest
+from service.versions import ServedModel
 from service.window import Values
 
 _ONE_STEP: Final = TypeAdapter(ForecastRequest)
@@ -136,10 +137,12 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     question, table = read_request(schema, body, settings) if from_arrow else (parse(schema, body), None)
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
     model = service.registry.find(question.model or settings.default_model, question.version)
+    if model.canary is not None:
+        model = answering(model, scope["headers"])
     metadata = model.engine.metadata
     wants_intervals = question.levels is not None or question.samples is not None or question.seed is not None
     if table is None:
-        steps = steps_of_past(metadata, horizon) if wants_intervals else None
+        steps = steps_of_past(metadata, horizon) if wants_intervals else _steps_of_shadow(model)
         windows = windows_for(question, metadata, horizon, settings, steps)
     else:
         windows = table.windows_for(metadata, horizon, settings)
@@ -170,6 +173,8 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         if question.window is None:
             raise error if plan is None else plan.fault_in_window(error) from None
         raise ForecastOutOfRange([Fault("/window", fault.message) for fault in error.faults]) from None
+    if model.shadow is not None:
+        service.shadows.follow(model, rows, known, forecasts)
     if to_arrow:
         about = {"model": model.name, "version": model.version, "horizon": str(horizon)}
         return write_answer(about, forecasts, windows.as_rows, times), ARROW
@@ -177,6 +182,13 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     if plan is not None:
         forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if plan.is_heavy else plan.answer(forecasts)
     return _encode(model, horizon, forecasts, windows.as_rows, times, beside), JSON
+
+
+def _steps_of_shadow(model: ServedModel) -> int | None:
+    """How much of a window is kept where a shadow may use more of it than the model does."""
+    if model.shadow is None:
+        return None
+    return max(model.engine.context_length, model.shadow.model.engine.context_length)
 
 
 def _encode(

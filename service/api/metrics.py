@@ -18,7 +18,9 @@ from service.api.problems import INTERNAL_ERROR
 from service.api.route import GuardedRoute
 from service.api.state import service_of
 from service.metrics import Key, collect
+from service.registry import FILES_REFUSED, MODEL_LOADS, VERSIONS_SERVED
 from service.scheduler import REQUESTS_GIVEN_UP, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
+from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +28,11 @@ _MEANINGS: Final = {
     WINDOWS_UNDER_WAY: "Windows whose forecasts have been begun or wait to be, at the moment.",
     REQUESTS_GIVEN_UP: "Requests given up: the client had hung up (cancelled), or the time was up (expired).",
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
+    MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
+    VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",
+    FILES_REFUSED: "Files that are not served and labels that are not heeded, counted by each worker.",
+    SHADOW_FORECASTS: "Requests that a shadow followed, by what became of it: compared, left out or failed.",
+    SHADOW_DIFFERENCE: "How far a shadow's forecast was from the answer: sum of |a - b| over mean sum of |a| and |b|.",
 }
 
 router = APIRouter(tags=["health"], route_class=GuardedRoute)

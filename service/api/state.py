@@ -10,6 +10,7 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
 from service.settings import Settings
+from service.shadows import Shadows
 
 
 @dataclass(slots=True)
@@ -20,6 +21,7 @@ class Service:
     registry: Registry
     scheduler: Scheduler
     metrics: Metrics
+    shadows: Shadows
     access: Access
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""

@@ -141,7 +141,8 @@ def test_a_version_tells_what_its_artifact_says_of_itself(client: httpx.Client, 
     assert (facts["context_length"], facts["minimum_window"]) == (8, 2)
     assert (facts["frequency"], facts["carries_state"]) == ("h", True)
     assert facts["training"] == engine.metadata.training.model_dump(mode="json")
-    assert client.get("/models/panel").json() == {"model": "panel", "versions": [facts]}
+    alone = {"model": "panel", "stable": "1", "canary": None, "shadow": None, "versions": [facts]}
+    assert client.get("/models/panel").json() == alone
 
 
 def test_health_is_live_and_ready(client: httpx.Client) -> None:

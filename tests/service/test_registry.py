@@ -44,7 +44,7 @@ def put_broken(folder: Path, place: str, fault: str = "no metadata") -> Path:
 
 
 def served(registry: Registry) -> dict[str, list[str]]:
-    return {versions[0].name: [model.version for model in versions] for versions in registry.models()}
+    return {routes.stable.name: [model.version for model in routes.versions] for routes in registry.models()}
 
 
 def not_found(registry: Registry, name: str, version: str | None = None) -> str:
@@ -90,8 +90,8 @@ def test_versions_are_sorted_as_numbers_and_the_newest_is_found(
     folder = tmp_path_factory.mktemp("models")
     for version in versions:
         put(folder, f"lab/{version}")
-    registry = Registry.open(folder, folder / "none")
-    assert [model.version for model in registry.versions("lab")] == [str(v) for v in sorted(versions, reverse=True)]
+    registry = Registry.open(folder, folder / "none", newest=5)
+    assert served(registry)["lab"] == [str(version) for version in sorted(versions, reverse=True)]
     assert registry.find("lab").version == str(max(versions))
     assert all(registry.find("lab", str(version)).version == str(version) for version in versions)
 

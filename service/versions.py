@@ -1,0 +1,136 @@
+"""Versions: one `model.onnx` each, tried when its file changes, and served once it is sound.
+
+A file is never taken for what it is not yet. Whoever writes one gives it another name first and renames it, so that it
+appears whole. Where a copy comes bit by bit nevertheless, a `model.onnx.sha256` beside it, as `sha256sum` writes it,
+says what it is going to be; until it is, the file is looked at again and again.
+"""
+
+import re
+from dataclasses import dataclass
+from os import stat_result
+from pathlib import Path
+from typing import Final
+
+from service.artifact import DIGEST_NAME, FILE_NAME
+from service.engine import Engine, digest_of, read_artifact
+from service.errors import ArtifactError
+
+Signature = tuple[int, ...]
+"""What tells a file's content apart without its being read."""
+
+_MOST_TOLD: Final = 600
+_DIGEST: Final = re.compile(rb"([0-9a-fA-F]{64})(?:[ \t]+\*?([^\r\n]+))?[\r\n]*", re.DOTALL)
+_LONGEST_DIGEST: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version of a model, open and checked. Whoever holds it may use it, also after it was replaced or removed."""
+
+    name: str
+    version: str
+    engine: Engine
+    path: Path
+    canary: "Beside | None" = None
+    """The version that answers a share of the requests in its place; only of that which is found without a version."""
+    shadow: "Beside | None" = None
+    """The version that makes a share of its forecasts as well, to be compared; only of that as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A version that stands beside another one, and the share of requests, 0 to 1, that it takes part in."""
+
+    model: ServedModel
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of one file: how it was when it was last tried, what is served for it, and why it is not itself."""
+
+    signature: Signature | None
+    """None where it is to be tried again at the next look, however it is."""
+    served: ServedModel | None
+    fault: str | None
+
+
+class _Unsettled(ArtifactError):
+    """The file is not what it is going to be, or cannot be read for the moment."""
+
+
+def look_at(name: str, version: str, path: Path, before: Entry | None) -> Entry:
+    """Open the file of a version, unless it is as it was when it was tried before.
+
+    Where it cannot be used, its former content stays, and the reason is told in one line.
+    """
+    signature = signature_of(path) + signature_of(path.with_name(DIGEST_NAME))
+    if before is not None and before.signature == signature:
+        return before
+    former = before.served if before is not None else None
+    try:
+        content = _settled(path)
+        if former is not None and former.engine.digest == digest_of(content):
+            return Entry(signature, former, None)
+        return Entry(signature, ServedModel(name, version, Engine.load(content), path), None)
+    except _Unsettled as error:
+        return Entry(None, former, _told(error, former))
+    except ArtifactError as error:
+        return Entry(signature, former, _told(error, former))
+    # A file from outside may fail in ways that nobody has thought of; it must not keep the others from being looked at.
+    except Exception as error:
+        fault = ArtifactError(f"it cannot be opened ({type(error).__name__})")
+        return Entry(signature, former, _told(fault, former))
+
+
+def signature_of(path: Path) -> Signature:
+    """The signature of a file; one that is not there has zeros."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0, 0)
+    return _signature(found)
+
+
+def one_line(text: str) -> str:
+    """Escape what a folder or a file may say but a log line or an answer may not: line ends, bytes that are no text."""
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return line if len(line) <= _MOST_TOLD else f"{line[:_MOST_TOLD]} …"
+
+
+def _told(error: ArtifactError, former: ServedModel | None) -> str:
+    fault = one_line(str(error))
+    return fault if former is None else f"{fault} (the file's former content is still served)"
+
+
+def _settled(path: Path) -> bytes:
+    """The content of a file that is whole, as far as can be told."""
+    before = signature_of(path)
+    try:
+        content = read_artifact(path)
+    except ArtifactError as error:
+        raise _Unsettled(str(error)) from error
+    if signature_of(path) != before:
+        raise _Unsettled("it is being written")
+    _check_digest(content, path.with_name(DIGEST_NAME))
+    return content
+
+
+def _check_digest(content: bytes, path: Path) -> None:
+    """Compare with the digest that the file beside it names, where there is one."""
+    try:
+        with path.open("rb") as file:
+            line = file.read(_LONGEST_DIGEST)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _Unsettled(f"{DIGEST_NAME} beside it cannot be read: {error.strerror}") from error
+    found = _DIGEST.fullmatch(line)
+    if found is None or (found[2] is not None and found[2].strip().rpartition(b"/")[2] != FILE_NAME.encode()):
+        raise _Unsettled(f"{DIGEST_NAME} beside it is not what `sha256sum {FILE_NAME}` writes")
+    if digest_of(content) != f"sha256:{found[1].decode().lower()}":
+        raise _Unsettled(f"its digest is not the one in {DIGEST_NAME}: it is being copied, or was changed")
+
+
+def _signature(found: stat_result) -> Signature:
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
