@@ -18,7 +18,9 @@ NETWORK = Network(layers=(4,), context_length=24)
 class Drifting(Forecaster):
     """A network whose step in the artifact is not the one that it was fitted by."""
 
-    def step(self, values: Any, state: Any, ops: Operations | None = None) -> tuple[Any, Any, Any]:
+    def step(
+        self, values: Any, state: Any, ops: Operations | None = None, *, known: Any = None
+    ) -> tuple[Any, Any, Any]:
         forecast, next_state, scale = super().step(values, state, ops)
         return forecast * 1.01, next_state, scale
 

@@ -187,7 +187,7 @@ def test_padding_is_no_part_of_the_loss() -> None:
     values = np.random.default_rng(0).standard_normal((1, 50, 1)).astype(np.float32)
     padded = np.concatenate([np.zeros((1, 20, 1), np.float32), values], axis=1)
 
-    alone = run._loss(values, 40, 10, 0.2)
-    within = run._loss(padded, 60, 10, 0.2, np.array([40], np.int32))
+    alone = run._loss(values, 40, 10, {}, 0.2)
+    within = run._loss(padded, 60, 10, {"lengths": np.array([40], np.int32)}, 0.2)
 
     np.testing.assert_allclose(np.asarray(within), np.asarray(alone), rtol=1e-5)
