@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 import keras
@@ -16,13 +18,16 @@ from training.cells import numbers
 from training.config import Config, Fitting
 from training.data import Panel, Split, known_of
 from training.model import Forecaster
-from training.windows import Batch, Windows
+from training.windows import Batch, Stack, Windows
 
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from
 _CONTEXT_WEIGHT: Final = 0.2  # of steps inside the context, whose scale has seen what they forecast
 _USUAL_MOMENTUM: Final = 0.9
 _FORGETTING: Final = 9.0  # batches: averages are over about a ninth of those so far, until that is as many as asked for
 _ERROR_LIMIT: Final = 30.0  # errors in units of a window's own scale teach nothing beyond: it was flat before a jump
+_MOMENT: Final = 0.5  # seconds after which, at the latest, progress is told and an interrupt is heard
+_MOST_AT_ONCE: Final = 64
+_NUMBERS: Final = (((), tf.int32), ((None,), tf.int32), ((), tf.float32))  # of one batch, of each batch, a weight
 
 
 Weights = list[npt.NDArray[np.float32]]
@@ -137,11 +142,11 @@ def fit_network(
     for number in range(resumed_at, fitting.epochs):
         if run.patience_is_spent():
             break
-        losses = []
-        for done, batch in enumerate(epochs(number), start=1):
-            losses.append(run.learn(batch))
-            progress.batch(done, steps_per_epoch)
-        run.record(float(np.mean([float(loss) for loss in losses])), validation)
+        losses: list[float] = []
+        for found in run.learnt(epochs(number)):
+            losses += found
+            progress.batch(len(losses), steps_per_epoch)
+        run.record(float(np.mean(losses)), validation)
         run.save(checkpoint)
         progress.epoch(number + 1, fitting.epochs, run.history.training[-1], run.history.validation[-1])
     kept = {epoch: run.kept[epoch] for epoch in run.history.best_epochs(keep)}
@@ -161,7 +166,7 @@ def losses_by_rate(
     run = _Run(network, optimizer, fitting)
     for rate in rates:
         optimizer.learning_rate.assign(rate)
-        yield float(np.mean([float(run.learn(batch)) for batch in batches]))
+        yield float(np.mean([loss for found in run.learnt(batches) for loss in found]))
 
 
 def _optimizer(fitting: Fitting, schedule: Any) -> keras.optimizers.Optimizer:
@@ -184,17 +189,33 @@ class _Run:
         self._keep = keep
         averaged = network.trainable_variables if fitting.average is not None else []
         self._averages = [tf.Variable(weight, trainable=False) for weight in averaged]
+        self._at_once = 1
+        size, width = fitting.batch_size, network.known.count
+        steps, each, weight = (tf.TensorSpec(shape, kind) for shape, kind in _NUMBERS)
+        stack = tf.TensorSpec((None, size, None, network.features), tf.float32)
         window = tf.TensorSpec((None, None, network.features), tf.float32)
-        steps, weight = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
-        known = {"known": tf.TensorSpec((None, None, network.known.count), tf.float32)} if network.known.count else {}
-        lengths = {"lengths": tf.TensorSpec((None,), tf.int32)} if fitting.lengths == "mixed" else {}
+        told = {"lengths": tf.TensorSpec((None, size), tf.int32)} if fitting.lengths == "mixed" else {}
+        told |= {"known": tf.TensorSpec((None, size, None, width), tf.float32)} if width else {}
+        known = {"known": tf.TensorSpec((None, None, width), tf.float32)} if width else {}
+        # It sorts what is added up by the names of nodes, so that two equal runs in one process would differ a little.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
         # Compiled once for every length: compiling takes longer than an epoch over a short series.
-        self._learn = tf.function(self._descend, input_signature=[window, steps, steps, known | lengths])
+        self._learn = tf.function(self._descend_along, input_signature=[stack, each, each, each, told])
         self._judge = tf.function(self._loss, input_signature=[window, steps, steps, known, weight])
 
-    def learn(self, batch: Batch) -> Any:
-        lengths = {} if batch.lengths is None else {"lengths": batch.lengths}
-        return self._learn(batch.values, batch.context, batch.free, _known(batch) | lengths)
+    def learnt(self, batches: Iterable[Batch]) -> Iterator[list[float]]:
+        """Learn from batches in their order, and give their losses, as many at a time as a moment suffices for.
+
+        How many are learnt from at once changes nothing in what is learnt: it spares the way into the compiled function
+        and out of it, which takes as long as a batch of a small network.
+        """
+        left = iter(batches)
+        while taken := list(islice(left, self._at_once)):
+            began = perf_counter()
+            losses: list[float] = np.asarray(self._learn(*Stack.of(taken))).tolist()
+            possible = int(len(taken) * _MOMENT / (perf_counter() - began))
+            self._at_once = min(max(possible, 1), 2 * self._at_once, _MOST_AT_ONCE)
+            yield losses
 
     def judged(self, batches: Sequence[Batch]) -> float:
         return float(
@@ -246,6 +267,22 @@ class _Run:
                 for epoch in self.history.best_epochs(self._keep)
             }
         return len(self.history.training)
+
+    def _descend_along(self, values: Any, times: Any, contexts: Any, free: Any, told: dict[str, Any]) -> Any:
+        """Descend by one batch after another of a `Stack`, and return their losses (batches,)."""
+
+        def follow(place: Any, losses: Any) -> tuple[Any, Any]:
+            batch_told = {name: part[place] for name, part in told.items()}
+            if "known" in told:
+                batch_told["known"] = batch_told["known"][:, -times[place] :]
+            windows = values[place, :, -times[place] :]
+            return place + 1, losses.write(place, self._descend(windows, contexts[place], free[place], batch_told))
+
+        count = tf.shape(values)[0]
+        losses = tf.TensorArray(tf.float32, count)
+        # One batch begins when the one before has changed the weights.
+        _, losses = tf.while_loop(lambda place, _: place < count, follow, (0, losses), parallel_iterations=1)
+        return losses.stack()
 
     def _descend(self, values: Any, context: Any, free: Any, told: dict[str, Any]) -> Any:
         with tf.GradientTape() as tape:

@@ -1,12 +1,11 @@
 """Windows cut from a panel's series for fitting: which steps belong to which part, and in which order they come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from training.config import Config
 from training.data import Panel, Split
@@ -34,6 +33,31 @@ class Batch(NamedTuple):
     known: npt.NDArray[np.float32] | None = (
         None  # (batch, context + ahead, known) of the step after each; None: nothing
     )
+
+
+class Stack(NamedTuple):
+    """Batches of one size and of any lengths, the shorter ones padded with zeros in front, to be taken one by one."""
+
+    values: Floats  # (batches, batch, time, features)
+    times: npt.NDArray[np.int32]  # (batches,) steps of each that are not padding
+    contexts: npt.NDArray[np.int32]  # (batches,)
+    free: npt.NDArray[np.int32]  # (batches,)
+    told: dict[str, npt.NDArray[Any]]  # `lengths` (batches, batch) and `known` (batches, batch, time, known), if any
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> Self:
+        told: dict[str, npt.NDArray[Any]] = {}
+        if lengths := [batch.lengths for batch in batches if batch.lengths is not None]:
+            told["lengths"] = np.stack(lengths)
+        if known := [batch.known for batch in batches if batch.known is not None]:
+            told["known"] = _in_line(known)
+        return cls(
+            _in_line([batch.values for batch in batches]),
+            np.array([batch.values.shape[1] for batch in batches], np.int32),
+            np.array([batch.context for batch in batches], np.int32),
+            np.array([batch.free for batch in batches], np.int32),
+            told,
+        )
 
 
 def minimum_window(context: int, season: int | None) -> int:
@@ -107,21 +131,19 @@ class Windows:
         starts = rng.choice(self.training, wanted, replace=wanted > len(self.training))
         # A shorter context is the end of the whole one, so that what lies ahead stays the same.
         if self.mixed:
-            for values, known in self._dataset(starts):
+            for values, known in self._cut(starts):
                 lengths = rng.integers(self.minimum, self.context + 1, len(values), np.int32)
                 yield self._padded(values, known, lengths)
             return
         contexts = rng.choice(self._contexts(), self.steps_per_epoch, p=list(_CONTEXT_SHARES.values()))
-        for (values, known), context in zip(self._dataset(starts), contexts, strict=True):
+        for (values, known), context in zip(self._cut(starts), contexts, strict=True):
             first = self.context - context
             told = None if known is None else known[:, first:]
             yield Batch(values[:, first:], int(context), self.ahead, known=told)
 
     def judged(self) -> list[Batch]:
         """The validation batches, in the series' order."""
-        return [
-            Batch(values, self.context, self.ahead, known=known) for values, known in self._dataset(self.validation)
-        ]
+        return [Batch(values, self.context, self.ahead, known=known) for values, known in self._cut(self.validation)]
 
     def _padded(self, values: Floats, known: Floats | None, lengths: npt.NDArray[np.int32]) -> Batch:
         real = np.arange(values.shape[1]) >= self.context - lengths[:, None]
@@ -131,25 +153,26 @@ class Windows:
     def _contexts(self) -> list[int]:
         return [max(round(share * self.context), self.minimum) for share in _CONTEXT_SHARES]
 
-    def _dataset(self, starts: npt.NDArray[np.int64]) -> Iterator[tuple[Floats, Floats | None]]:
+    def _cut(self, starts: npt.NDArray[np.int64]) -> Iterator[tuple[Floats, Floats | None]]:
         """Windows (batch, context + ahead, features) from these starts on, and what is known of their steps."""
-        steps = tf.range(self.context + self.ahead, dtype=tf.int64)
-        columns = [tf.constant(self.observations), *([] if self.known is None else [tf.constant(self.known)])]
-        batches: Iterator[tuple[Floats, ...]] = (
-            tf.data.Dataset.from_tensor_slices(starts)
-            .batch(self.batch_size)
-            .map(lambda first: tuple(tf.gather(column, first[:, None] + steps) for column in columns))
-            .prefetch(2)
-            .as_numpy_iterator()
-        )
-        for values, *known in batches:
-            yield values, known[0] if known else None
+        steps = np.arange(self.context + self.ahead)
+        for first in range(0, len(starts), self.batch_size):
+            places = starts[first : first + self.batch_size, None] + steps
+            yield self.observations[places], None if self.known is None else self.known[places]
 
 
 def _following(panel: Panel) -> Floats | None:
     """What is known of the step after each, of all series end to end."""
     known = [series.known for series in panel.series if series.known is not None]
     return np.concatenate([part for one in known for part in (one[1:], one[-1:])]) if known else None
+
+
+def _in_line(parts: Sequence[Floats]) -> Floats:
+    """Arrays (batch, time, ·) as one (parts, batch, longest time, ·), their ends in line."""
+    longest = max(part.shape[1] for part in parts)
+    if all(part.shape[1] == longest for part in parts):
+        return np.stack(parts)
+    return np.stack([np.pad(part, ((0, 0), (longest - part.shape[1], 0), (0, 0))) for part in parts])
 
 
 def _evenly(count: int, limit: int) -> npt.NDArray[np.int64]:

@@ -73,6 +73,18 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("lengths", ["equal", "mixed"])
+def test_how_many_batches_are_learnt_from_at_a_time_changes_nothing(
+    lengths: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = fitted(tmp_path / "together.npz", small(epochs=2, lengths=lengths))
+    monkeypatch.setattr("training.fit._MOST_AT_ONCE", 1)
+    alone = fitted(tmp_path / "alone.npz", small(epochs=2, lengths=lengths))
+
+    for one, other in zip(together.network.get_weights(), alone.network.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
 def test_an_interrupted_run_goes_on_to_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = fitted(tmp_path / "whole.npz", small())
     with pytest.raises(KeyboardInterrupt):

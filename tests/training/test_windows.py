@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from training.config import Config
 from training.data import Boundary, Panel, Series, Split
-from training.windows import Windows, minimum_window, steps_ahead
+from training.windows import Batch, Stack, Windows, minimum_window, steps_ahead
 
 
 def config(**fitting: object) -> Config:
@@ -106,3 +106,31 @@ def test_the_shortest_window_holds_a_season_and_a_step() -> None:
 def test_fitting_iterates_no_further_than_its_limit() -> None:
     assert steps_ahead(7) == 7
     assert steps_ahead(500) == 48
+
+
+def test_batches_of_unequal_lengths_stand_in_one_stack_with_their_ends_in_line() -> None:
+    rng = np.random.default_rng(0)
+    batches = [Batch(rng.random((4, length, 2), np.float32), length - 3, 3) for length in (8, 12, 10)]
+
+    stack = Stack.of(batches)
+
+    assert stack.values.shape == (3, 4, 12, 2)
+    assert stack.told == {}
+    for place, batch in enumerate(batches):
+        np.testing.assert_array_equal(stack.values[place, :, -stack.times[place] :], batch.values)
+        assert (stack.contexts[place], stack.free[place]) == (batch.context, batch.free)
+
+
+def test_a_stack_holds_lengths_and_what_is_known() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([2, 5], np.int32)
+    batches = [
+        Batch(rng.random((2, length, 1), np.float32), length - 3, 3, lengths, rng.random((2, length, 4), np.float32))
+        for length in (8, 9)
+    ]
+
+    told = Stack.of(batches).told
+
+    np.testing.assert_array_equal(told["lengths"], [lengths, lengths])
+    assert batches[0].known is not None
+    np.testing.assert_array_equal(told["known"][0, :, 1:], batches[0].known)
