@@ -24,12 +24,13 @@ from tests.training.test_fit import Quiet
 from training import synthetic
 from training.__main__ import main
 from training.calibration import error_table
-from training.config import Config, Data, read_config
+from training.config import Config, Data, Network, Output, read_config
 from training.data import Panel, known_of, read_any_length, read_panel, split
 from training.ensemble import Ensemble
 from training.errors import ConfigError, DataError
 from training.export import export
 from training.fit import fit, unfitted
+from training.known import Known
 from training.model import Forecaster
 from training.rolling import Terms, read_for, run
 from training.table import Table, read_table
@@ -399,3 +400,27 @@ def test_the_document_shows_what_is_read(tmp_path: Path) -> None:
         (1096, 1),
         5,
     )
+
+
+@pytest.mark.parametrize("output", ["sequence", "vector"])
+def test_padding_tells_a_network_nothing(output: Output) -> None:
+    known = Known(calendar=("weekday",), centres=(1.0,), sizes=(2.0,))
+    shape = Network(layers=(4,), context_length=30, output=output, carry=True)
+    network = Forecaster.from_network(shape, features=1, season=6, known=known)
+    rng = np.random.default_rng(0)
+    for weight in network.weights:
+        weight.assign_add(0.2 * rng.standard_normal(weight.shape))
+    values = rng.standard_normal((1, 40, 1)).astype(np.float32)
+    told = np.stack((np.arange(40) % 7, rng.standard_normal(40)), axis=1)[None].astype(np.float32)
+    padded = np.concatenate((np.zeros((1, 9, 1), np.float32), values), axis=1)
+    before = np.concatenate((np.full((1, 9, 2), 5, np.float32), told), axis=1)
+    lengths = np.array([30], np.int32)
+
+    if output == "sequence":
+        alone = network.sequence(values, 30, free=10, known=told)[1]
+        within = network.sequence(padded, 39, free=10, lengths=lengths, known=before)[1]
+    else:
+        alone = network.ahead(values[:, :30], steps=10, known=told)[0]
+        within = network.ahead(padded[:, :39], steps=10, lengths=lengths, known=before)[0]
+
+    np.testing.assert_allclose(np.asarray(within), np.asarray(alone), rtol=1e-4, atol=1e-5)
