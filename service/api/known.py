@@ -1,5 +1,9 @@
 """What is known beforehand of a request's steps: their calendar, and the exogenous columns of past and future."""
 
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
 import numpy as np
 
 from service.api.arrow import Table
@@ -9,6 +13,9 @@ from service.api.windows import Windows
 from service.artifact import Metadata
 from service.schemas import ForecastRequest
 from service.window import Values
+
+# From so many windows on, some milliseconds of work, what is known of them is put together on a thread.
+_WORTH_A_THREAD: Final = 1_000
 
 
 async def with_known(
@@ -27,16 +34,22 @@ async def with_known(
     )
     if not metadata.known:
         return windows
-    features = len(metadata.features)
-    told = [
+    calendars: Sequence[Values] = ()
+    if metadata.calendar:
+        calendars = await calendars_for(request, [len(array) for array in windows.arrays], horizon, metadata)
+    if len(windows.arrays) < _WORTH_A_THREAD:
+        return _together(windows, futures, calendars, len(metadata.features))
+    return await asyncio.to_thread(_together, windows, futures, calendars, len(metadata.features))
+
+
+def _together(windows: Windows, futures: Sequence[Values], calendars: Sequence[Values], features: int) -> Windows:
+    """The windows' features, and beside them the calendar and then the columns of the step after each."""
+    arrays = [array[:, :features] for array in windows.arrays]
+    if not len(futures[0][0]):
+        return windows._replace(arrays=arrays, known=list(calendars))
+    known = [
         np.concatenate((array[1:, features:], future)) for array, future in zip(windows.arrays, futures, strict=True)
     ]
-    if metadata.calendar:
-        lengths = [len(array) for array in windows.arrays]
-        calendars = await calendars_for(request, lengths, horizon, metadata)
-        told = [_beside(calendar, columns) for calendar, columns in zip(calendars, told, strict=True)]
-    return windows._replace(arrays=[array[:, :features] for array in windows.arrays], known=told)
-
-
-def _beside(calendar: Values, columns: Values) -> Values:
-    return np.concatenate((calendar, columns), axis=1) if columns.shape[1] else calendar
+    if calendars:
+        known = [np.concatenate(both, axis=1) for both in zip(calendars, known, strict=True)]
+    return windows._replace(arrays=arrays, known=known)

@@ -129,6 +129,18 @@ def test_thousands_of_calendars_are_read_beside_the_event_loop(client: httpx.Cli
     assert [forecast["values"][0] for forecast in answer["forecasts"]] == expected
 
 
+def test_what_is_known_of_thousands_of_windows_is_put_together_beside_the_event_loop(client: httpx.Client) -> None:
+    count = 1200
+    body = {
+        "model": "both",
+        "windows": [[[5, 0], [7, 0]]] * count,
+        "futures": [[number] for number in range(count)],
+        "origin": "2024-03-31",
+    }
+    answer = client.post(ONE, json=body).json()
+    assert [forecast["values"] for forecast in answer["forecasts"]] == [[[8 + number]] for number in range(count)]
+
+
 @pytest.mark.parametrize("column", ["numbers", "rows"])
 def test_an_arrow_stream_has_futures_in_a_column(client: httpx.Client, column: str) -> None:
     futures: list[Any] = [[1.0, 2.0], [3.0, 4.0]]
