@@ -365,6 +365,27 @@ def _about_machine(peers: Mapping[str, Any] | None, rates: Mapping[str, Any] | N
     )
 
 
+def _training_speed(found: Mapping[str, Any]) -> str:
+    rows = []
+    for name, kind in (("by the clock", "clock"), ("by processor time", "processor")):
+        ours, theirs = found[kind]["leadtime"], found[kind]["keras"]
+        rows.append([name, _number(_middle(sorted(ours))), _number(_middle(sorted(theirs))), _times(ours, theirs)])
+    machine = found["machine"]
+    return "\n".join(
+        [
+            "## Training\n",
+            "Windows a second that an LSTM of 2 × 32 units is fitted on, windows of 20 in batches of 32: by",
+            "`python -m training fit`, with its validation and its checkpoint of each epoch, and by Keras's `fit` over",
+            "the window data set of courses (`window`, `flat_map`, `shuffle`, `map`, `batch`, `prefetch`), without.",
+            f"The medians of {len(found['clock']['keras'])} rounds in turns, {found['epochs']} epochs of"
+            f" {found['windows']:,} windows each, the first two left out.",
+            f"TensorFlow {found['tensorflow']}, {machine['processor']}, {machine['cores']} cores, {found['date']}.\n",
+            _table(["", "Leadtime", "Keras", "ratio"], rows),
+            "`python -m benchmarks.training_speed` in `.venv` measures it again.\n",
+        ]
+    )
+
+
 _REPEAT: Final = """\
 ## Repeat
 
@@ -411,6 +432,7 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "workers": _workers,
     "start": _start,
     "memory": _memory,
+    "training speed": _training_speed,
 }
 
 

@@ -220,6 +220,17 @@ def test_the_document_leaves_out_what_was_not_measured(found: dict[str, Any]) ->
     assert "Beside its references" not in report.document(found, None, {})
 
 
+def test_the_document_tells_how_fast_training_is(found: dict[str, Any]) -> None:
+    speed = {
+        **{"clock": {"leadtime": [30.0, 20.0, 10.0], "keras": [3.0, 2.0, 5.0]}, "epochs": 8, "windows": 4000},
+        **{"processor": {"leadtime": [40.0], "keras": [4.0]}, "tensorflow": "2.21.0"},
+        **{"machine": found["machine"], "date": found["date"]},
+    }
+    written = report.document(found, found, {"training speed": speed})
+    assert "| by the clock | 20 | 3 | 10.00 × |" in written
+    assert "| by processor time | 40 | 4 | 10.00 × |" in written
+
+
 def test_the_plot_has_a_bar_for_each_server_but_the_ceiling(found: dict[str, Any], tmp_path: Path) -> None:
     bars = report.bars(found["loads"])
     assert [name for name, _, _ in bars[ONE_STEP]] == [SERVICE, REFERENCE, "Triton", "LitServe"]
