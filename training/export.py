@@ -8,7 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from service.artifact import FORECAST, KNOWN, METADATA_KEY, NEXT_STATE, SCALE, STATE, VALUES, Metadata
+from service.artifact import (
+    FORECAST,
+    KNOWN,
+    METADATA_KEY,
+    NEXT_STATE,
+    SCALE,
+    STATE,
+    VALUES,
+    Metadata,
+    Trial,
+    read_metadata,
+)
 from service.calendar import calendar_of
 from service.engine import Engine, Step
 from service.errors import ArtifactError
@@ -19,6 +30,8 @@ from training.native import Recorder
 
 TOLERANCE: Final = 1e-4  # relative, of every forecast, state and scale
 _DECODED: Final = 3
+_TRIAL_SEED: Final = 1
+_TRIAL_LENGTH: Final = 48
 
 
 def export(network: Forecaster, metadata: Metadata, path: Path) -> None:
@@ -41,15 +54,18 @@ def export(network: Forecaster, metadata: Metadata, path: Path) -> None:
         except ArtifactError as error:
             raise ExportError(f"the exported graph breaks the contract: {error}") from error
         check_parity(network, engine)
+        _save(graph, metadata.model_copy(update={"trial": _trial(network, engine)}), unfinished)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def write_metadata(path: Path, metadata: Metadata) -> None:
-    """Replace the metadata of an artifact, atomically."""
+    """Replace the metadata of an artifact, atomically; its trial forecast is the graph's, and stays."""
     unfinished = path.with_name(f".{path.name}.part")
-    _save(onnx.load(path), metadata, unfinished)
+    graph = onnx.load(path)
+    trial = read_metadata({prop.key: prop.value for prop in graph.metadata_props}).trial
+    _save(graph, metadata.model_copy(update={"trial": trial}), unfinished)
     unfinished.replace(path)
 
 
@@ -155,6 +171,25 @@ def _example_of_known(rng: np.random.Generator, network: Forecaster, batch: int,
     columns = np.array(known.centres) + np.array(known.sizes) * rng.standard_normal((batch * length, known.columns))
     both = np.concatenate((calendar_of(moments, known.calendar), columns), axis=1)
     return both.astype(np.float32).reshape(batch, length, known.count)
+
+
+def _trial(network: Forecaster, engine: Engine) -> Trial:
+    """A window in few digits, and what is computed of it now."""
+    rng = np.random.default_rng(_TRIAL_SEED)
+    length = max(engine.minimum_window, min(engine.context_length, _TRIAL_LENGTH))
+    window = _example(rng, 1, length, network.features).round(2)
+    known = _example_of_known(rng, network, 1, length + _DECODED)
+    forecast = engine.forecast(window, _DECODED + 1, known)
+    return Trial(
+        window=_in_digits(window[0]),
+        known=None if known is None else _in_digits(known[0]),
+        forecast=_in_digits(forecast[0]),
+    )
+
+
+def _in_digits(rows: Values) -> tuple[tuple[float, ...], ...]:
+    """32-bit floats as the shortest decimals that read back the same."""
+    return tuple(tuple(float(str(number)) for number in row) for row in rows)
 
 
 def _save(graph: onnx.ModelProto, metadata: Metadata, path: Path) -> None:

@@ -44,15 +44,27 @@ def test_a_graph_that_breaks_its_metadata_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_artifact_holds_a_trial_forecast_that_any_reader_can_repeat(tmp_path: Path) -> None:
+    network = network_of(NETWORK, features=2)
+    path = tmp_path / "model.onnx"
+    export(network, metadata_of(network), path)
+
+    trial = Engine.open(path).metadata.trial
+
+    assert trial is not None
+    assert (trial.window_array.shape, trial.forecast_array.shape, trial.known) == ((24, 2), (4, 2), None)
+
+
 def test_metadata_can_be_replaced_in_a_written_artifact(tmp_path: Path) -> None:
     network = network_of(NETWORK)
     path = tmp_path / "model.onnx"
     export(network, metadata_of(network), path)
     before = Engine.open(path)
 
-    write_metadata(path, before.metadata.model_copy(update={"version": "7"}))
+    write_metadata(path, before.metadata.model_copy(update={"version": "7", "trial": None}))
 
     after = Engine.open(path)
     assert after.metadata == before.metadata.model_copy(update={"version": "7"})
+    assert after.metadata.trial is not None
     assert after.digest != before.digest
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
