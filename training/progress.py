@@ -1,15 +1,21 @@
 """What a training run shows while it runs: its step in words, and bars for epochs and batches."""
 
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+_SILENCE: Final = 10.0  # seconds without a line about the backtest, where there is no terminal for a bar
+
 
 class Bars:
-    """Progress of a training run on a console; without a terminal, one line an epoch. Use it as a context manager."""
+    """Progress of a training run on a console, with what is left of it; without a terminal, one line an epoch.
+
+    Use it as a context manager.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -27,6 +33,9 @@ class Bars:
         self._batches: TaskID | None = None
         self._backtest: TaskID | None = None
         self._stages: dict[str, TaskID] = {}
+        self._epochs_pace = Pace()
+        self._backtest_pace = Pace()
+        self._told_last = monotonic()
         self._members: list[Member] = []
         self._together: TaskID | None = None
 
@@ -43,12 +52,14 @@ class Bars:
         self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def batch(self, done: int, total: int) -> None:
+        self._epochs_pace.begin()
         self._batches = self._shown(self._batches, "  batches", done, total)
 
     def epoch(self, number: int, total: int, training: float, validation: float) -> None:
         told = _losses(training, validation)
         self._epochs = self._shown(self._epochs, "epochs", number, total, told)
-        self._say_without_bars(f"epoch {number} of at most {total}: {told}")
+        left = self._epochs_pace.left(number, total)
+        self._say_without_bars(f"epoch {number} of at most {total}: {told}{f'; at most {left} left' if left else ''}")
 
     def member(self, number: int, total: int) -> "Member":
         """A bar of its own for one of several networks that are fitted, below one for all of them."""
@@ -71,6 +82,10 @@ class Bars:
             if task is not None:
                 self._progress.update(task, visible=False)
         self._backtest = self._shown(self._backtest, "backtest", done, total)
+        left = self._backtest_pace.left(done, total)
+        if left and monotonic() - self._told_last > _SILENCE:
+            self._told_last = monotonic()
+            self._say_without_bars(f"backtest: {done:,} of {total:,} series, about {left} left")
 
     def _say_without_bars(self, line: str) -> None:
         if not self._console.is_terminal:
@@ -90,6 +105,29 @@ class Bars:
             task = self._progress.add_task(name, total=total, told=told)
         self._progress.update(task, completed=done, total=total, told=told)
         return task
+
+
+class Pace:
+    """How long what is left of a stage will take, at the pace of what has been done since it began."""
+
+    def __init__(self) -> None:
+        self._began: float | None = None
+        self._done_before: int | None = None
+
+    def begin(self) -> None:
+        """It begins now, unless it has begun."""
+        if self._began is None:
+            self._began = monotonic()
+
+    def left(self, done: int, total: int) -> str:
+        """In words, when one more of all has been done; empty before that can be told, and at the end."""
+        begun = self._began is not None
+        self.begin()
+        if self._done_before is None:
+            self._done_before = done - 1 if begun else done
+        if self._began is None or done <= self._done_before or done >= total:
+            return ""
+        return in_words((monotonic() - self._began) / (done - self._done_before) * (total - done))
 
 
 class Member:
@@ -117,3 +155,10 @@ class Member:
 
 def _losses(training: float, validation: float) -> str:
     return f"loss {training:.4f}, validation {validation:.4f}"
+
+
+def in_words(seconds: float) -> str:
+    """A time roughly, such as "40 s", "12 min" or "3 h"."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6_000 else f"{seconds / 3_600:.0f} h"
