@@ -1,17 +1,23 @@
 """The registry: what lies in the folder is what is served, and a bad file never stops a good one."""
 
+import hashlib
+import json
 import logging
 import os
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine import Engine
 from service.errors import NotFound
+from service.metrics import Metrics, collect
 from service.registry import Registry
 from tests.artifacts import Kind, write_artifact, write_broken_artifact
 
@@ -348,3 +354,245 @@ def test_refreshes_in_several_threads_open_each_change_once(bundled: Path, folde
     with ThreadPoolExecutor(max_workers=4) as pool:
         changes = list(pool.map(lambda _: registry.refresh(), range(8)))
     assert changes.count(True) == 1
+
+
+def digest_beside(path: Path, line: str = "{digest}  model.onnx\n") -> Path:
+    """Write what `sha256sum` writes of a file beside it."""
+    beside = path.with_name("model.onnx.sha256")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return write_atomically(beside, line.format(digest=digest))
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    coming = path.with_name(f".{path.name}.coming")
+    coming.parent.mkdir(parents=True, exist_ok=True)
+    coming.write_text(text)
+    return coming.replace(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{digest}  model.onnx\n", "{digest} *model.onnx\r\n", "{digest}", "{digest}  /models/lab/1/model.onnx\n"],
+    ids=["sha256sum", "binary mode", "the digest alone", "with a path"],
+)
+def test_a_file_with_its_digest_beside_it_is_served(folder: Path, line: str) -> None:
+    digest_beside(put(folder, "lab/1"), line)
+    registry = Registry.open(folder, folder / "none")
+    assert (served(registry), dict(registry.rejected)) == ({"lab": ["1"]}, {})
+
+
+def test_a_file_that_is_not_what_its_digest_says_waits_until_it_is(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = put(folder, "lab/1")
+    digest_beside(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    registry = Registry.open(folder, folder / "none")
+    assert registry.models() == []
+    assert registry.rejected["lab/1"].startswith("its digest is not the one in model.onnx.sha256")
+    for _ in range(3):
+        assert registry.refresh() is False
+    assert len([record for record in caplog.records if "digest" in record.getMessage()]) == 1
+    kept = path.stat()
+    path.write_bytes(whole)
+    os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    assert registry.refresh() is True
+    assert (served(registry), dict(registry.rejected)) == ({"lab": ["1"]}, {})
+
+
+def test_a_new_file_is_taken_up_once_its_digest_has_come_too(folder: Path) -> None:
+    digest_beside(put(folder, "lab/1"))
+    registry = Registry.open(folder, folder / "none")
+    before = registry.find("lab")
+    path = put(folder, "lab/1", "mean")
+    assert registry.refresh() is False
+    assert registry.find("lab") is before
+    assert registry.rejected["lab/1"].endswith("(the file's former content is still served)")
+    digest_beside(path)
+    assert registry.refresh() is True
+    assert registry.find("lab").engine.digest != before.engine.digest
+    assert dict(registry.rejected) == {}
+
+
+@pytest.mark.parametrize("text", ["", "0123", "é" * 40, "{digest}  other.onnx\n", "{digest} a\n{digest} b\n"])
+def test_a_digest_that_is_none_is_told_and_waited_for(folder: Path, text: str) -> None:
+    path = put(folder, "lab/1")
+    digest_beside(path, text)
+    registry = Registry.open(folder, folder / "none")
+    assert registry.rejected == {"lab/1": "model.onnx.sha256 beside it is not what `sha256sum model.onnx` writes"}
+    digest_beside(path)
+    assert registry.refresh() is True
+
+
+def test_the_same_content_in_another_file_is_not_opened_again(folder: Path) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, folder / "none")
+    before = registry.find("lab")
+    put(folder, "lab/1")
+    assert registry.refresh() is False
+    assert registry.find("lab") is before
+
+
+def test_a_file_that_fails_in_an_unforeseen_way_is_told_by_its_kind_and_the_others_are_served(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Engine.load
+
+    def fail(content: bytes) -> Engine:
+        engine = load(content)
+        if engine.features == 2:
+            raise RecursionError("/a/path\nand more")
+        return engine
+
+    monkeypatch.setattr(Engine, "load", fail)
+    put(folder, "lab/1")
+    write_artifact(folder / "wide" / "1" / "model.onnx", features=2)
+    registry = Registry.open(folder, folder / "none")
+    assert served(registry) == {"lab": ["1"]}
+    assert registry.rejected == {"wide/1": "it cannot be opened (RecursionError)"}
+
+
+def test_what_a_file_says_of_itself_is_told_in_one_line(folder: Path) -> None:
+    path = folder / "lab" / "1" / "model.onnx"
+    write_artifact(path)
+    model = onnx.load(path)
+    record = json.loads(model.metadata_props[0].value) | {"a\nkey\u202e": 1}
+    model.metadata_props[0].value = json.dumps(record)
+    onnx.save(model, path)
+    registry = Registry.open(folder, folder / "none")
+    assert registry.rejected["lab/1"].startswith("its metadata is wrong at a\\nkey\\u202e: ")
+
+
+def test_the_newest_versions_are_kept_and_older_ones_let_go(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for version in (1, 2, 3):
+        put(folder, f"lab/{version}")
+    registry = Registry.open(folder, folder / "none", newest=2)
+    assert served(registry) == {"lab": ["3", "2"]}
+    put(folder, "lab/4")
+    with caplog.at_level(logging.INFO):
+        assert registry.refresh() is True
+    assert served(registry) == {"lab": ["4", "3"]}
+    assert "lab/2: let go, for newer versions are there" in caplog.messages
+    assert not_found(registry, "lab", "2") == "the model lab has no such version; it has: 3, 4"
+
+
+def test_versions_that_cannot_be_used_do_not_push_out_those_that_can(folder: Path) -> None:
+    for version in (1, 2):
+        put(folder, f"lab/{version}")
+    for version in (3, 4, 5):
+        put_broken(folder, f"lab/{version}")
+    registry = Registry.open(folder, folder / "none", newest=2)
+    assert served(registry) == {"lab": ["2", "1"]}
+    assert sorted(registry.rejected) == ["lab/3", "lab/4", "lab/5"]
+
+
+def test_removing_the_newest_goes_back_to_the_one_before_and_takes_an_older_one_up_again(folder: Path) -> None:
+    for version in (1, 2, 3):
+        put(folder, f"lab/{version}")
+    registry = Registry.open(folder, folder / "none", newest=2)
+    shutil.rmtree(folder / "lab" / "3")
+    assert registry.refresh() is True
+    assert registry.find("lab").version == "2"
+    assert served(registry) == {"lab": ["2", "1"]}
+
+
+def test_a_version_that_was_let_go_is_freed_with_the_last_hand_that_holds_it(folder: Path) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, folder / "none", newest=1)
+    held = registry.find("lab")
+    engine = weakref.ref(held.engine)
+    put(folder, "lab/2", "mean")
+    registry.refresh()
+    assert held.engine.forecast(np.array([[[1], [2]]], np.float32), 1).item() == 3
+    assert engine() is not None
+    del held
+    assert engine() is None
+
+
+def test_a_version_with_a_label_is_kept_however_old_it_is(folder: Path) -> None:
+    for version in (1, 2, 3, 4):
+        put(folder, f"lab/{version}")
+    write_atomically(folder / "lab" / "labels.toml", "stable = 1")
+    registry = Registry.open(folder, folder / "none", newest=2)
+    assert served(registry) == {"lab": ["4", "3", "1"]}
+    assert registry.find("lab").version == registry.find("lab", "stable").version == "1"
+
+
+def test_labels_change_with_their_file_and_go_with_it(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for version in (1, 2, 3):
+        put(folder, f"lab/{version}")
+    registry = Registry.open(folder, folder / "none")
+    labels = write_atomically(
+        folder / "lab" / "labels.toml", "stable = 1\ncanary = { version = 2, share = 0.25 }\nshadow = { version = 3 }"
+    )
+    with caplog.at_level(logging.INFO):
+        assert registry.refresh() is True
+    found = {label: registry.find("lab", label).version for label in ("stable", "canary", "shadow")}
+    assert found == {"stable": "1", "canary": "2", "shadow": "3"}
+    assert "lab: stable 1, canary 2 of 0.25 of the requests, shadow 3 of 1 of the requests" in caplog.messages
+    assert registry.refresh() is False
+    labels.unlink()
+    assert registry.refresh() is True
+    assert registry.find("lab").version == "3"
+    assert not_found(registry, "lab", "canary") == "the model lab has no such version; it has: 1, 2, 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("stable = ", "it is not TOML", id="not TOML"),
+        pytest.param("stable = 9", "stable: version 9 is not served; there are: 1, 2", id="not served"),
+    ],
+)
+def test_labels_that_cannot_be_heeded_leave_those_of_before_and_are_told_once(
+    folder: Path, caplog: pytest.LogCaptureFixture, text: str, told: str
+) -> None:
+    for version in (1, 2):
+        put(folder, f"lab/{version}")
+    write_atomically(folder / "lab" / "labels.toml", "stable = 1")
+    registry = Registry.open(folder, folder / "none")
+    write_atomically(folder / "lab" / "labels.toml", text)
+    for _ in range(3):
+        assert registry.refresh() is False
+    assert registry.find("lab").version == "1"
+    assert registry.rejected["lab/labels.toml"].startswith(told)
+    assert len(caplog.records) == 1
+    assert caplog.messages[0].startswith(f"lab/labels.toml: not heeded: {told}")
+
+
+def test_labels_that_come_before_their_version_hold_as_soon_as_it_is_there(folder: Path) -> None:
+    put(folder, "lab/1")
+    write_atomically(folder / "lab" / "labels.toml", "stable = 1\ncanary = { version = 2, share = 1.0 }")
+    registry = Registry.open(folder, folder / "none")
+    assert list(registry.rejected) == ["lab/labels.toml"]
+    put(folder, "lab/2")
+    assert registry.refresh() is True
+    assert registry.find("lab", "canary").version == "2"
+    assert dict(registry.rejected) == {}
+
+
+def test_what_is_loaded_refused_and_served_is_counted(folder: Path, tmp_path: Path) -> None:
+    put(folder, "lab/1")
+    put_broken(folder, "lab/2")
+    write_atomically(folder / "lab" / "labels.toml", "shadow = { version = 9 }")
+    registry = Registry.open(folder, folder / "none", newest=1, metrics=Metrics(tmp_path / "counts"))
+    registry.refresh()
+    assert counted(tmp_path / "counts") == {
+        "leadtime_model_loads lab loaded": 1,
+        "leadtime_model_loads lab refused": 1,
+        "leadtime_model_versions_served stable lab 1": 1,
+        "leadtime_model_files_refused": 2,
+    }
+    put(folder, "lab/3")
+    registry.refresh()
+    found = counted(tmp_path / "counts")
+    assert found["leadtime_model_loads lab loaded"] == 2
+    assert found["leadtime_model_versions_served stable lab 1"] == 0
+    assert found["leadtime_model_versions_served stable lab 3"] == 1
+
+
+def counted(folder: Path) -> dict[str, float]:
+    return {
+        " ".join([key.name, *(value for _, value in key.labels)]): values[0] for key, values in collect(folder).items()
+    }
