@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,40 +93,49 @@ def test_one_model_is_fitted_on_a_panel_of_several_features(tmp_path: Path) -> N
     assert metadata.backtest.horizon == 6
 
 
-def test_an_interrupted_fit_says_how_to_go_on_and_the_same_command_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_fit_that_was_ended_is_gone_on_with_by_the_same_command_after_its_last_epoch(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     (tmp_path / "small.toml").write_text(_SMALL.replace("steps_per_epoch = 4", "steps_per_epoch = 2"))
     data = write(hourly(400), tmp_path / "load.csv")
     output = tmp_path / "models"
     command = [sys.executable, "-m", "training", "fit", "--data", str(data), "--config", str(tmp_path / "small.toml")]
-    command += ["--output", str(output), "--epochs"]
+    command += ["--output", str(output), "--epochs", "100000"]
+
+    code, before = ended_after(command, "epoch 2 of at most", number)
+
+    if number == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 130
+        assert "the same command goes on from the last finished epoch" in before
+        assert "Traceback" not in before
+    assert [entry.name for entry in output.iterdir()] == [".checkpoints"]
+
+    _, after = ended_after(command, "of at most", signal.SIGTERM)
+
+    assert "going on from the last epoch of an interrupted run" in after
+    assert min(epochs(after)) in (max(epochs(before)) + 1, max(epochs(before)) + 2)  # one may be done, and not told yet
+
+
+def ended_after(command: list[str], words: str, number: signal.Signals) -> tuple[int, str]:
+    """Run a command until it says some words, send it a signal, and return its exit code and all that it said."""
     environment = os.environ | {"COLUMNS": "200"}
-
-    with subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         said = ""
-        while "epoch 2 of at most" not in said:
+        while words not in said:
             line = process.stderr.readline()
             assert line, said
             said += line
-        process.terminate()
+        process.send_signal(number)
         said += process.stderr.read()
-    assert process.returncode == 130
-    assert "the same command goes on from the last finished epoch" in said
-    assert "Traceback" not in said
-    (checkpoints,) = output.iterdir()
-    assert checkpoints.name == ".checkpoints"
+    return process.returncode, said
 
-    with subprocess.Popen([*command, "100000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        said = ""
-        while "of at most" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        process.terminate()
-        process.communicate()
-    assert "going on from the last epoch of an interrupted run" in said
-    assert "epoch 1 of" not in said
+
+def epochs(said: str) -> list[int]:
+    return [int(number) for number in re.findall(r"^epoch (\d+) of at most", said, re.MULTILINE)]
 
 
 def test_describe_prints_the_facts_of_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
