@@ -69,5 +69,5 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --start-interval=1s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as http; http.urlopen('http://127.0.0.1:' + os.environ.get('LEADTIME_PORT', '8000') + '/health/ready', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as http; tls = 'LEADTIME_TLS_CERTIFICATE' in os.environ; http.urlopen(f\"http{'s' * tls}://127.0.0.1:{os.environ.get('LEADTIME_PORT', '8000')}/health/ready\", timeout=2, context=ssl._create_unverified_context() if tls else None)"]
 CMD ["python", "-m", "service"]

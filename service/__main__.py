@@ -17,6 +17,7 @@ from service.errors import KeysError, SettingsError
 from service.keys import SCOPES, add_key, read_keys
 from service.limits import FORM
 from service.settings import PREFIX, Settings
+from service.tls import Tls
 
 _USAGE_ERROR: Final = 2
 
@@ -40,10 +41,13 @@ def _run() -> int:
     settings = Settings.from_environment(os.environ)
     if settings.keys is not None:
         read_keys(settings.keys)  # workers read it again; what is wrong with it is told at once
+    tls = settings.tls
+    if tls is not None:
+        tls.context()
     with TemporaryDirectory(prefix="leadtime-") as folder:
         # Workers are processes of their own, which read their settings from the environment.
         os.environ.setdefault(f"{PREFIX}METRICS", folder)
-        return _serve(settings)
+        return _serve(settings, tls)
 
 
 class _Parser(ArgumentParser):
@@ -83,7 +87,7 @@ def _make_key(options: Namespace) -> int:
     return 0
 
 
-def _serve(settings: Settings) -> int:
+def _serve(settings: Settings, tls: Tls | None) -> int:
     from uvicorn import Config  # only now: a wrong setting is told at once
 
     from service.log import log_configuration
@@ -100,6 +104,7 @@ def _serve(settings: Settings) -> int:
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
+        ssl_context_factory=None if tls is None else tls.context,
         log_config=log_configuration(settings.log_level),
         access_log=False,
         proxy_headers=False,

@@ -37,7 +37,9 @@ def serve(config: Config) -> int:
         return FAILED
     with address:
         host, port = address.getsockname()[:2]
-        _log.info("Uvicorn running on http://%s:%d (Press CTRL+C to quit)", f"[{host}]" if ":" in host else host, port)
+        name = f"[{host}]" if ":" in host else host
+        scheme = "https" if config.is_ssl else "http"
+        _log.info("Uvicorn running on %s://%s:%d (Press CTRL+C to quit)", scheme, name, port)
         Multiprocess(config, sockets=[address]).run()
     return 0
 

@@ -13,6 +13,7 @@ from service.artifact import ModelName
 from service.cores import usable_cores
 from service.errors import SettingsError
 from service.limits import Rate
+from service.tls import Tls
 
 PREFIX: Final = "LEADTIME_"
 WINDOWS_CEILING: Final = 65_536
@@ -70,6 +71,15 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)] | None = Field(
         default=None, description="Origins whose pages may read answers, with commas between, or *; without it, none."
     )
+    tls_certificate: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
+        default=None, description="File of a certificate, and of those that signed it, to speak TLS with."
+    )
+    tls_key: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
+        default=None, description="File of the certificate's key; without it, it is in the certificate's file."
+    )
+    tls_client_ca: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
+        default=None, description="File of certificates, one of which must have signed each client's."
+    )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1, description="Most bytes in a request body.")
     max_windows: int = Field(default=16_384, ge=1, le=WINDOWS_CEILING, description="Most windows in a request.")
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
@@ -126,6 +136,20 @@ class Settings(BaseSettings):
         if faults:
             raise SettingsError("; ".join(faults))
         return settings
+
+    @property
+    def tls(self) -> Tls | None:
+        """The certificate that the service shows, if any.
+
+        Raises:
+            SettingsError: there is a key or an authority of clients, but no certificate.
+        """
+        if self.tls_certificate is None:
+            for name in ("tls_key", "tls_client_ca"):
+                if getattr(self, name) is not None:
+                    raise SettingsError(f"{PREFIX}{name.upper()}: it needs {PREFIX}TLS_CERTIFICATE beside it")
+            return None
+        return Tls(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     @classmethod
     def settings_customise_sources(

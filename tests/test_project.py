@@ -31,6 +31,7 @@ LOCKS = {
 }
 # Imported beside the package that cannot be without them, and whose versions they follow.
 PARTS = {
+    "cryptography": "trustme",
     "jsonschema-rs": "schemathesis",
     "markupsafe": "jinja2",
     "packaging": "pytest",

@@ -77,6 +77,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_right_one(name: str, neares
         ("MODELS", ""),
         ("KEYS", ""),
         ("ANONYMOUS_LIMIT", "often"),
+        ("TLS_CERTIFICATE", ""),
         ("CORS_ORIGINS", ""),
         ("CORS_ORIGINS", "example.org"),
         ("CORS_ORIGINS", "https://example.org/path"),

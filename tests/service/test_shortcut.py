@@ -251,7 +251,7 @@ def test_a_forecast_that_is_not_complete_in_time_says_so(tmp_path: Path, path: s
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Started, dict[str, str]]]:
     """The service with keys, with a rate for those who have none, and for pages of another origin."""
     keys = tmp_path_factory.mktemp("keys") / "keys.toml"
-    made = {scope: add_key(keys, scope, [scope], "100000/second") for scope in SCOPES}
+    made: dict[str, str] = {scope: add_key(keys, scope, [scope], "100000/second") for scope in SCOPES}
     limits = {"keys": keys, "anonymous_limit": "100000/second", "cors_origins": "https://example.org"}
     with started(tmp_path_factory.mktemp("models"), **limits) as service:
         yield service, made
