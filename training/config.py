@@ -123,9 +123,9 @@ class Network(_Section):
     )
     scaling: Literal["window", "season", "none"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default="window",
-        description="`window`: by each window's own level and spread; `season`: by the level of its last season, and by "
-        "how much it differs from one season to the next; `none`: raw values; a number: values are divided by it, and "
-        "forecasts multiplied.",
+        description="`window`: by each window's own level and spread; `season`: by the level of its last season, and "
+        "by how much it differs from one season to the next; `none`: raw values; a number: values are divided by it, "
+        "and forecasts multiplied.",
     )
     lags: tuple[Annotated[int, Field(ge=2)], ...] | Literal["season", "found"] = Field(
         default="season",
