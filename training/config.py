@@ -211,6 +211,12 @@ class Fitting(_Section):
         default=True, description="Whether forecasts fed back are learnt from too, where the state is carried."
     )
     warm_up: int = Field(default=100, ge=0, description="Batches over which the learning rate rises to its value.")
+    closing_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="Epochs that follow on the training and validation parts together, from the weights that were "
+        "kept. The errors by which intervals are made are those from before.",
+    )
     average: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="Share that each batch keeps of a running average of the weights, which is then what is judged and "
@@ -298,6 +304,11 @@ class Config(_Section):
                 "ensemble.checkpoints",
                 f"fitting may stop after {epochs} epochs (fitting.epochs, fitting.patience) and has no more to take: "
                 f"may be at most {epochs}",
+            )
+        if self.fitting.closing_epochs and self.ensemble.checkpoints > 1:
+            raise _contradiction(
+                "fitting.closing_epochs",
+                "they go on from one epoch of each seed: leave them away, or ensemble.checkpoints",
             )
         if self.fitting.loss == "pinball" and self.tune.loss is not None:
             raise _contradiction(

@@ -93,6 +93,12 @@ class Split:
     boundaries: tuple[Boundary, ...]
     horizon: int
 
+    @property
+    def with_validation_in_training(self) -> "Split":
+        """The same with no validation part, all of it being training."""
+        ends = (part.validation_end for part in self.boundaries)
+        return Split(tuple(Boundary(end, end) for end in ends), self.horizon)
+
 
 def read_panel(table: Table, config: Config) -> Panel:
     """Make checked series on a regular grid of steps from a table in long form.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -39,6 +39,7 @@ class History:
 
     training: list[float] = field(default_factory=list)
     validation: list[float] = field(default_factory=list)
+    closing: list[float] = field(default_factory=list)  # of the closing epochs, which have no validation
 
     @property
     def best_epoch(self) -> int:
@@ -60,6 +61,7 @@ class Fitted:
     history: History
     resumed_at: int  # the epoch that fitting went on from; 0 where it began afresh
     kept: dict[int, Weights]  # those of the best epochs by their number, the best one first
+    closed: Weights | None  # what the best ones became in the closing epochs, where there were any
 
 
 class Progress(Protocol):
@@ -67,13 +69,16 @@ class Progress(Protocol):
 
     def batch(self, done: int, total: int) -> None: ...
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None: ...
 
 
 def fit(panel: Panel, split: Split, config: Config, *, checkpoint: Path, progress: Progress) -> Fitted:
     """Fit the network that a configuration asks for to a panel's training part; see `fit_network`."""
     network = unfitted(panel, split, config)
     windows = Windows.cut(panel, split, config)
+    closing = None
+    if config.fitting.closing_epochs:
+        closing = Windows.cut(panel, split.with_validation_in_training, config).epoch
     return fit_network(
         network,
         windows.epoch,
@@ -83,6 +88,7 @@ def fit(panel: Panel, split: Split, config: Config, *, checkpoint: Path, progres
         checkpoint=checkpoint,
         progress=progress,
         keep=config.ensemble.checkpoints,
+        closing=closing,
     )
 
 
@@ -114,8 +120,9 @@ def fit_network(
     checkpoint: Path,
     progress: Progress,
     keep: int = 1,
+    closing: Callable[[int], Iterable[Batch]] | None = None,
 ) -> Fitted:
-    """Fit a network, leaving it with the weights of its best epoch on validation data.
+    """Fit a network, leaving it with the weights of its best epoch on validation data, or those after closing epochs.
 
     Args:
         network: the network, freshly initialised.
@@ -127,6 +134,7 @@ def fit_network(
             from it, and loses at most one epoch.
         progress: is told of each batch and epoch.
         keep: of how many epochs, the best ones, the weights are kept.
+        closing: the batches of a closing epoch, given its number among all epochs; None for no closing epochs.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
         fitting.rate / 10,
@@ -139,19 +147,26 @@ def fit_network(
     optimizer.build(network.trainable_variables)
     run = _Run(network, optimizer, fitting, keep)
     resumed_at = run.restore(checkpoint)
-    for number in range(resumed_at, fitting.epochs):
-        if run.patience_is_spent():
+    total = fitting.epochs + (0 if closing is None else fitting.closing_epochs)
+    for number in range(len(run.history.training), fitting.epochs):
+        if run.history.closing or run.patience_is_spent():
             break
-        losses: list[float] = []
-        for found in run.learnt(epochs(number)):
-            losses += found
-            progress.batch(len(losses), steps_per_epoch)
-        run.record(float(np.mean(losses)), validation)
+        loss = _epoch(run, epochs(number), steps_per_epoch, progress)
+        run.record(loss, validation)
         run.save(checkpoint)
-        progress.epoch(number + 1, fitting.epochs, run.history.training[-1], run.history.validation[-1])
+        progress.epoch(number + 1, total, loss, run.history.validation[-1])
     kept = {epoch: run.kept[epoch] for epoch in run.history.best_epochs(keep)}
-    network.set_weights(kept[run.history.best_epoch])
-    return Fitted(network, run.history, resumed_at, kept)
+    closed = None
+    if closing is not None and total > fitting.epochs:
+        if not run.history.closing:
+            run.go_on_from(kept[run.history.best_epoch], at_step=fitting.epochs * steps_per_epoch)
+        for number in range(fitting.epochs + len(run.history.closing), total):
+            run.history.closing.append(_epoch(run, closing(number), steps_per_epoch, progress))
+            run.save(checkpoint)
+            progress.epoch(number + 1, total, run.history.closing[-1], None)
+        closed = run.weights()
+    network.set_weights(kept[run.history.best_epoch] if closed is None else closed)
+    return Fitted(network, run.history, resumed_at, kept, closed)
 
 
 def losses_by_rate(
@@ -167,6 +182,15 @@ def losses_by_rate(
     for rate in rates:
         optimizer.learning_rate.assign(rate)
         yield float(np.mean([loss for found in run.learnt(batches) for loss in found]))
+
+
+def _epoch(run: "_Run", batches: Iterable[Batch], steps: int, progress: Progress) -> float:
+    """Learn from the batches of an epoch; their mean loss."""
+    losses: list[float] = []
+    for found in run.learnt(batches):
+        losses += found
+        progress.batch(len(losses), steps)
+    return float(np.mean(losses))
 
 
 def _optimizer(fitting: Fitting, schedule: Any) -> keras.optimizers.Optimizer:
@@ -237,6 +261,19 @@ class _Run:
         known = self.kept | {len(self.history.validation): weights}
         self.kept = {epoch: known[epoch] for epoch in self.history.best_epochs(self._keep)}
 
+    def go_on_from(self, weights: Weights, *, at_step: int) -> None:
+        """Take weights for those of the network and their averages, and the rate of a step."""
+        self.network.set_weights(weights)
+        for average, weight in zip(self._averages, self.network.trainable_variables, strict=False):
+            average.assign(weight)
+        self.optimizer.iterations.assign(at_step)
+
+    def weights(self) -> Weights:
+        """The network's weights, the averaged ones where there are any."""
+        with self._averaged():
+            weights: Weights = self.network.get_weights()
+        return weights
+
     def save(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays = {f"weight_{index}": value for index, value in enumerate(self.network.get_weights())}
@@ -244,14 +281,14 @@ class _Run:
             arrays |= {f"kept_{epoch}_{index}": value for index, value in enumerate(kept)}
         arrays |= {f"average_{index}": np.asarray(value) for index, value in enumerate(self._averages)}
         arrays |= {f"optimizer_{index}": np.asarray(value) for index, value in enumerate(self.optimizer.variables)}
-        losses = {"training": self.history.training, "validation": self.history.validation}
+        losses = asdict(self.history)
         unfinished = file.with_suffix(".part")
         with unfinished.open("wb") as stream:
             np.savez(stream, history=np.array(json.dumps(losses)), **arrays)
         unfinished.replace(file)
 
     def restore(self, file: Path) -> int:
-        """Go on from a checkpoint, where there is one; returns the epochs that it had done."""
+        """Go on from a checkpoint, where there is one; returns the epochs that it had done, closing ones included."""
         if not file.exists():
             return 0
         with np.load(file) as saved:
@@ -266,7 +303,7 @@ class _Run:
                 epoch: [saved[f"kept_{epoch}_{index}"] for index in range(count)]
                 for epoch in self.history.best_epochs(self._keep)
             }
-        return len(self.history.training)
+        return len(self.history.training) + len(self.history.closing)
 
     def _descend_along(self, values: Any, times: Any, contexts: Any, free: Any, told: dict[str, Any]) -> Any:
         """Descend by one batch after another of a `Stack`, and return their losses (batches,)."""

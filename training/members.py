@@ -36,7 +36,7 @@ class MemberTold(Protocol):
 
     def batch(self, done: int, total: int) -> None: ...
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None: ...
 
     def done(self) -> None: ...
 
@@ -46,7 +46,7 @@ class Told(Protocol):
 
     def batch(self, done: int, total: int) -> None: ...
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None: ...
 
     def member(self, number: int, total: int) -> "MemberTold": ...
 
@@ -58,13 +58,21 @@ class Run:
     seed: int
     history: "History"
     kept: "dict[int, Weights]"
+    closed: "Weights | None"
 
 
 @dataclass(frozen=True)
 class Members:
-    """The fitted networks as one, and how the fitting of each went."""
+    """The fitted networks as one, and how the fitting of each went.
+
+    Attributes:
+        network: what is served.
+        judged: the same before the closing epochs, which has not learnt from validation data.
+        runs: those of each seed.
+    """
 
     network: "Forecaster"
+    judged: "Forecaster"
     runs: tuple[Run, ...]
 
     @property
@@ -102,23 +110,25 @@ def fit_members(
         runs = [_run_of(config, fitted)]
     else:
         runs = _Workshop(panel, split, config, checkpoints, told).run(jobs or usable_cores())
-    return Members(_together(panel, split, config, runs), tuple(runs))
+    judged = network = _together(panel, split, config, [held for run in runs for held in run.kept.values()])
+    if config.fitting.closing_epochs:
+        network = _together(panel, split, config, [run.closed for run in runs if run.closed is not None])
+    return Members(network, judged, tuple(runs))
 
 
 def _run_of(config: Config, fitted: "Fitted") -> Run:
-    return Run(config.seed, fitted.history, fitted.kept)
+    return Run(config.seed, fitted.history, fitted.kept, fitted.closed)
 
 
 def _checkpoint(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
 
 
-def _together(panel: Panel, split: Split, config: Config, runs: list[Run]) -> "Forecaster":
+def _together(panel: Panel, split: Split, config: Config, weights: "list[Weights]") -> "Forecaster":
     from training.ensemble import Ensemble
     from training.fit import unfitted
 
     network = unfitted(panel, split, config)
-    weights = [held for run in runs for held in run.kept.values()]
     if len(weights) > 1:
         return Ensemble.of(network, weights, config.ensemble.combine)
     network.set_weights(weights[0])
@@ -243,7 +253,7 @@ class _Teller:
     def batch(self, done: int, total: int) -> None:
         self._connection.send(("batch", (done, total)))
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         self._connection.send(("epoch", (number, total, training, validation)))
 
 

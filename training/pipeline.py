@@ -51,7 +51,7 @@ class Told(Protocol):
 
     def batch(self, done: int, total: int) -> None: ...
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None: ...
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None: ...
 
     def member(self, number: int, total: int) -> "MemberTold": ...
 
@@ -149,10 +149,10 @@ def _train(
         export(fitted.network, metadata, artifact)
         engine = Engine.open(artifact)
         evaluation = backtest(engine, panel, parts, progress=told.backtest)
-        errors = error_table(engine, panel, parts)
+        errors = error_table(_before_closing(fitted, metadata, staged) or engine, panel, parts)
         training = metadata.training.model_copy(
             update={
-                "validation_loss": _finite(validation_loss(fitted.network, panel, parts, config)),
+                "validation_loss": _finite(validation_loss(fitted.judged, panel, parts, config)),
                 "members": _alone(fitted, metadata, panel, parts, staged, told),
             }
         )
@@ -160,6 +160,22 @@ def _train(
         finish = _finisher(staged, metadata, panel, parts, config, fitted, evaluation, write_metadata)
         folder = publish(staged, output / config.name, finish)
     return Trained(folder, metadata.model_copy(update={"version": folder.name}))
+
+
+def _before_closing(fitted: "Members", metadata: Metadata, staged: Path) -> Engine | None:
+    """The network that has not learnt from validation data, as an artifact of its own; None if the served one has not.
+
+    Errors on data that were learnt from would be too small for intervals.
+    """
+    from training.export import export
+
+    if fitted.judged is fitted.network:
+        return None
+    artifact = staged / "judged.onnx"
+    export(fitted.judged, metadata, artifact)
+    engine = Engine.open(artifact)
+    artifact.unlink()
+    return engine
 
 
 def _alone(

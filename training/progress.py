@@ -55,7 +55,7 @@ class Bars:
         self._epochs_pace.begin()
         self._batches = self._shown(self._batches, "  batches", done, total)
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         told = _losses(training, validation)
         self._epochs = self._shown(self._epochs, "epochs", number, total, told)
         left = self._epochs_pace.left(number, total)
@@ -143,7 +143,7 @@ class Member:
     def batch(self, done: int, total: int) -> None:
         self._show(self._epochs + done / total, self._limit, None)
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         self._epochs, self._limit, self.share = number, total, number / total
         self._show(number, total, _losses(training, validation))
 
@@ -153,8 +153,9 @@ class Member:
         self._show(self._limit, self._limit, None)
 
 
-def _losses(training: float, validation: float) -> str:
-    return f"loss {training:.4f}, validation {validation:.4f}"
+def _losses(training: float, validation: float | None) -> str:
+    """The losses of an epoch in words; closing epochs have none on validation."""
+    return f"loss {training:.4f}" + ("" if validation is None else f", validation {validation:.4f}")
 
 
 def in_words(seconds: float) -> str:

@@ -244,7 +244,7 @@ class _Watch:
     def batch(self, done: int, total: int) -> None:
         self._told.stage("    batches", done, total)
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         error = self._judge(self._network)
         if number > len(self._errors):
             self._errors.append(error)

@@ -42,6 +42,10 @@ BAD: dict[str, tuple[str, str]] = {
         "[network]\nscaling = 0",
         "network.scaling: Input should be 'window', 'season' or 'none'; or Input",
     ),
+    "closing epochs of several epochs of a seed": (
+        "[fitting]\nclosing_epochs = 2\n[ensemble]\ncheckpoints = 2",
+        "fitting.closing_epochs: they go on from one epoch of each seed",
+    ),
     "a scaling by a season that is looked for": (
         '[network]\nscaling = "season"\nlags = "found"',
         "network.scaling: 'season' goes with network.lags of 'season' or a list",

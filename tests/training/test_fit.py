@@ -14,7 +14,7 @@ from tests.contract.conftest import metadata_of
 from training.config import Config, Fitting, Network
 from training.data import Boundary, Panel, Series, Split
 from training.export import export
-from training.fit import Fitted, History, _Run, fit
+from training.fit import Fitted, History, _Run, fit, validation_loss
 from training.model import Forecaster
 
 HORIZON = 6
@@ -30,7 +30,7 @@ class Quiet:
     def batch(self, done: int, total: int) -> None:
         assert 0 < done <= total
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         self.epochs.append(number)
         if number == self.interrupt_after:
             raise KeyboardInterrupt
@@ -95,6 +95,44 @@ def test_an_interrupted_run_goes_on_to_the_weights_of_an_uninterrupted_one(tmp_p
 
     assert resumed.resumed_at == 2
     assert progress.epochs == [3]
+    assert resumed.history == whole.history
+    for one, other in zip(whole.network.get_weights(), resumed.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_closing_epochs_learn_from_validation_too_and_nothing_before_them_changes(tmp_path: Path) -> None:
+    plain = fitted(tmp_path / "plain.npz", small(average=0.9))
+    progress = Quiet()
+    closed = fitted(tmp_path / "closed.npz", small(average=0.9, closing_epochs=2), progress)
+
+    assert closed.history.validation == plain.history.validation
+    assert len(closed.history.closing) == 2
+    assert progress.epochs == [1, 2, 3, 4, 5]
+    best = closed.history.best_epoch
+    for kept, wanted in zip(closed.kept[best], plain.kept[best], strict=True):
+        np.testing.assert_array_equal(kept, wanted)
+    assert closed.closed is not None
+    for served, after, before in zip(closed.network.get_weights(), closed.closed, closed.kept[best], strict=True):
+        np.testing.assert_array_equal(served, after)
+        assert not np.array_equal(after, before)
+    panel, split = seasonal_panel()
+    whole = split.with_validation_in_training
+    assert (whole.boundaries, whole.horizon) == ((Boundary(360, 360),), HORIZON)
+    assert validation_loss(closed.network, panel, split, small()) < closed.history.validation[best - 1]
+
+
+@pytest.mark.parametrize("interrupt_after", [2, 3, 4])
+def test_a_run_interrupted_before_or_in_its_closing_epochs_goes_on_all_the_same(
+    interrupt_after: int, tmp_path: Path
+) -> None:
+    config = small(average=0.9, closing_epochs=2)
+    whole = fitted(tmp_path / "whole.npz", config)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "cut.npz", config, Quiet(interrupt_after))
+
+    resumed = fitted(tmp_path / "cut.npz", config)
+
+    assert resumed.resumed_at == interrupt_after
     assert resumed.history == whole.history
     for one, other in zip(whole.network.get_weights(), resumed.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -46,6 +46,7 @@ def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scor
         "models/my-load",
         "models/my-load/1",
         "models/my-load/1/model.onnx",
+        "models/my-load/1/model.onnx.sha256",
         "models/my-load/1/report.html",
     ]
     metadata = Engine.open(folder / "model.onnx").metadata
@@ -67,6 +68,20 @@ def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scor
     assert "stopped at the limit of 1 epoch while still improving" in capsys.readouterr().err
     second = Engine.open(tmp_path / "models" / "my-load" / "2" / "model.onnx")
     assert second.metadata.version == "2"
+
+
+def test_an_artifact_that_closing_epochs_were_fitted_for_carries_the_errors_from_before_them(tmp_path: Path) -> None:
+    data = str(write(hourly(400), tmp_path / "load.csv"))
+    assert fit(tmp_path, "--data", data, "--epochs", "1") == 0
+    (tmp_path / "closed.toml").write_text(f"{_SMALL}\nclosing_epochs = 1\n")
+    closed = ["fit", "--config", str(tmp_path / "closed.toml"), "--data", data, "--epochs", "1"]
+    assert main([*closed, "--output", str(tmp_path / "models")]) == 0
+
+    before, after = (Engine.open(tmp_path / f"models/load/{version}/model.onnx") for version in (1, 2))
+    assert after.metadata.errors == before.metadata.errors
+    window = np.linspace(10, 20, 48, dtype=np.float32)[None, :, None]
+    assert not np.allclose(after.forecast(window, 1), before.forecast(window, 1), rtol=1e-6)
+    assert not list((tmp_path / "models").rglob("judged.onnx"))
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_a_message(
