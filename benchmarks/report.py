@@ -379,7 +379,8 @@ def _training_speed(found: Mapping[str, Any]) -> str:
             "the window data set of courses (`window`, `flat_map`, `shuffle`, `map`, `batch`, `prefetch`), without.",
             f"The medians of {len(found['clock']['keras'])} rounds in turns, {found['epochs']} epochs of"
             f" {found['windows']:,} windows each, the first two left out.",
-            f"TensorFlow {found['tensorflow']}, {machine['processor']}, {machine['cores']} cores, {found['date']}.\n",
+            f"TensorFlow {found['tensorflow']}, {machine['processor']}, {machine['cores']} cores, {found['date']},"
+            f" load before {machine['load_before']:.1f}.\n",
             _table(["", "Leadtime", "Keras", "ratio"], rows),
             "`python -m benchmarks.training_speed` in `.venv` measures it again.\n",
         ]

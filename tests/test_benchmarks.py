@@ -181,6 +181,7 @@ def found() -> dict[str, Any]:
     loads = {f"{model}, {load}": {"16": by, "64": by} for model in ("uni", "bi") for load, by in _loads(one, several)}
     machine = {
         **{"processor": "a processor", "cores": 2, "kernel": "Linux 6", "python": "3.11.7", "commit": "abc"},
+        "load_before": 0.5,
         **{"wrk": "wrk 4.1.0 Copyright", "libraries": {"onnxruntime": "1.31.1"}},
     }
     return {
