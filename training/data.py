@@ -35,6 +35,7 @@ _LEAST_CONTEXT: Final = 8  # steps below which a context that nobody asked for i
 _ENUMERATED: Final = re.compile(r"([A-Za-z_]{0,8})(\d{1,5})")
 _WIDE_COLUMNS: Final = 12
 _NAMED: Final = 5  # series or columns listed in a message
+_ENOUGH_YEARS: Final = pd.Timedelta(days=4 * 365)
 _WIDE: Final = (
     "The table looks wide, with one series in each row and its steps as columns: make it long, one row per series and "
     "step, for example with pandas.melt, and name the columns with --series, --time and --target"
@@ -195,16 +196,19 @@ def known_in(parts: Sequence[tuple[Series, slice]]) -> npt.NDArray[np.float32]:
 def known_of(panel: Panel, split: Split) -> Known:
     """What a network over a panel is told beforehand, its columns in the scale of the panel's training parts.
 
-    Nothing in a column that seldom differs from its middle lies further off than ten of what is taken for one.
+    Nothing in a column that seldom differs from its middle lies further off than ten of what is taken for one. Each day
+    of the year has something of its own where a training part has met it in four years: what is learnt of a day that
+    came twice is the noise of two days.
     """
     parts = [(one, slice(0, part.train_end)) for one, part in zip(panel.series, split.boundaries, strict=True)]
+    spans = [one.times[steps.stop - 1] - one.times[0] for one, steps in parts if one.times is not None]
+    days = "day_of_year" in panel.calendar and max(spans) >= _ENOUGH_YEARS
     if not panel.exogenous:
-        return Known(calendar=panel.calendar)
+        return Known(calendar=panel.calendar, days=days)
     columns = known_in(parts)[:, len(panel.calendar) :].astype(np.float64)
     centres, sizes = columns.mean(axis=0), np.maximum(columns.std(axis=0), np.ptp(columns, axis=0) / 10)
-    return Known(
-        calendar=panel.calendar, centres=tuple(centres), sizes=tuple(size if size > 0 else 1.0 for size in sizes)
-    )
+    whole = tuple(size if size > 0 else 1.0 for size in sizes)
+    return Known(calendar=panel.calendar, centres=tuple(centres), sizes=whole, days=days)
 
 
 def suited(config: Config, rows: int, season: int | None) -> Config:

@@ -39,6 +39,7 @@ class Known(BaseModel):
         calendar: the calendar's fields, which come first.
         centres: of each exogenous column, what is taken for its middle, in raw units.
         sizes: of each exogenous column, what is taken for one, in raw units.
+        days: whether something is learnt of each day of the year, which the calendar then holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +47,7 @@ class Known(BaseModel):
     calendar: tuple[CalendarField, ...] = ()
     centres: tuple[float, ...] = ()
     sizes: tuple[float, ...] = ()
+    days: bool = False
 
     @property
     def count(self) -> int:

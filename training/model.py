@@ -329,8 +329,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             recurrent(network, units, name=f"decoder_{index}") for index, units in enumerate(network.decoder)
         ]
         self.telling = layers.Dense(_KNOWN_UNITS, name="tell") if self.known.count else None
-        by_day = "day_of_year" in self.known.calendar
-        self.days = layers.Embedding(DAYS, _DAY_WIDTH, name="days") if by_day else None
+        self.days = layers.Embedding(DAYS, _DAY_WIDTH, name="days") if self.known.days else None
         at_once = self.features * (self.horizon if self._dense_horizon else 1)
         if self.plain:
             self.heads = [layers.Dense(at_once, name="answer")]

@@ -228,6 +228,19 @@ def test_columns_are_scaled_by_what_they_are_in_the_training_part(tmp_path: Path
     assert known.sizes[1] == pytest.approx(table.promotion[:300].std(), abs=0.05)
 
 
+@pytest.mark.parametrize(("days", "learnt"), [(700, False), (1700, False), (2000, True)])
+def test_something_is_learnt_of_each_day_of_the_year_where_it_has_come_often_enough(
+    tmp_path: Path, days: int, learnt: bool
+) -> None:
+    data = {"target": ("sales",), "calendar": ("day_of_year",)}
+    panel = panel_of(shop(days), tmp_path, data)
+    network = unfitted(panel, split(panel, config({})), config({}))
+    assert network.known.days is learnt
+    assert (network.days is not None) is learnt
+    other = panel_of(shop(days), tmp_path, data | {"calendar": ("month",)})
+    assert not known_of(other, split(other, config({}))).days
+
+
 def test_a_network_is_made_again_from_its_configuration(tmp_path: Path) -> None:
     panel = panel_of(shop(300), tmp_path, {"target": ("sales",), "calendar": FIELDS, "exogenous": ("price",)})
     network = unfitted(panel, split(panel, config({})), config({}))
@@ -340,7 +353,7 @@ def by_keras(network: Forecaster, window: Floats, known: Floats) -> Floats:
 
 def test_several_networks_in_one_file_are_told_the_same(tmp_path: Path) -> None:
     data = {"target": ["sales"], "calendar": ["day_of_year"], "exogenous": ["price"]}
-    panel = panel_of(shop(300), tmp_path, {key: tuple(names) for key, names in data.items()})
+    panel = panel_of(shop(2000), tmp_path, {key: tuple(names) for key, names in data.items()})
     members = [
         unfitted(panel, split(panel, config(data)), config(data).model_copy(update={"seed": seed})) for seed in (1, 2)
     ]
