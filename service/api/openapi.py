@@ -34,6 +34,10 @@ Some models know more of the steps to be forecast than the past tells. One that 
 with each request, and one with `exogenous` columns, such as prices, has those behind the features in the rows of a
 window, and what they will be in `future`: one row for each step that is forecast. `GET /models` says which they are.
 
+A model may have several versions. Requests that name none are answered by its stable version, or a share of them by its
+canary: by chance, or, where a request has the header `X-Routing-Key`, always alike for the same key. The answer names
+the version. `GET /models` says which it has.
+
 For thousands of windows both read and write Arrow IPC streams as well (`application/vnd.apache.arrow.stream`). A stream
 has a row for each window: a column `window` of lists of numbers, or of rows of numbers, and perhaps columns `future`,
 of the same kind, and `origin` of text. `model`, `version`, `horizon`, `frequency`, and an `origin` of all windows, are

@@ -1,5 +1,6 @@
 """A file of labels: what it may say, and that every fault is told in one line that names its place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,9 @@ def test_several_faults_are_told_at_once(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match="it cannot be read: No such file or directory"):
         read_labels(tmp_path / "labels.toml")
+
+
+def test_the_example_of_the_document_is_a_file_of_labels(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", document, re.DOTALL)
+    assert read(tmp_path, example).versions == {"3", "4", "5"}
