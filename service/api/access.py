@@ -14,6 +14,7 @@ SCOPES: Final[Mapping[tuple[str, str], ScopeName | None]] = {
     ("POST", "/forecast"): "forecast",
     ("POST", "/forecast/multi-step"): "forecast",
     ("GET", "/models"): "metadata",
+    ("POST", "/models/refresh"): "admin",
     ("GET", "/models/{name}"): "metadata",
     ("GET", "/models/{name}/versions/{version}"): "metadata",
     ("GET", "/metrics"): "metadata",

@@ -1,5 +1,6 @@
 """Which models are served, and what their artifacts say of themselves."""
 
+import asyncio
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
@@ -31,6 +32,18 @@ async def list_models(request: Request) -> ModelList:
         models=[_facts(routes) for routes in registry.models()],
         rejected=[RejectedFile(place=place, reason=reason) for place, reason in registry.rejected.items()],
     )
+
+
+@router.post(
+    "/refresh", operation_id="refreshModels", summary="Look for new models", responses=describe_errors(INTERNAL_ERROR)
+)
+async def refresh_models(request: Request) -> ModelList:
+    """Look through the models' folder now, and answer when what is new has been opened, with what is served then.
+
+    The worker that answers does so. The others do when the file system tells them, or within LEADTIME_REFRESH_SECONDS.
+    """
+    await asyncio.to_thread(service_of(request).registry.refresh)
+    return await list_models(request)
 
 
 @router.get("/{name}", operation_id="getModel", summary="Describe a model", responses=_ERRORS)

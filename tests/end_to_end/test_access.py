@@ -176,7 +176,7 @@ def test_no_other_method_gets_around_the_check(asker: httpx.Client, method: str,
     if method == "HEAD" and ("GET", path) in SCOPES:
         assert response.status_code == (401 if SCOPES["GET", path] else ask(asker, "GET", path, {}).status_code)
     else:
-        assert response.status_code == 405
+        assert response.status_code in (401, 405)  # 401 where another endpoint's path fits as well
 
 
 @pytest.mark.parametrize("path", ["/forecast/", "/forecast/%2e%2e/models", "/models/", "/MODELS", "/%6dodels"])
@@ -302,6 +302,18 @@ def test_keys_come_and_go_without_a_restart(folder: Path, tmp_path: Path) -> Non
         said = [line for line in service.log.read_text().splitlines() if "stay" in line]
         assert len(said) == 1
         assert "leadtime.keys: keys.toml is not TOML at " in said[0]
+
+
+def test_a_key_with_the_scope_admin_has_new_models_looked_for_at_once(
+    folder: Path, secrets: dict[str, str], tmp_path: Path
+) -> None:
+    write_artifact(tmp_path / "models" / "default" / "1" / "model.onnx")
+    settings = {"keys": folder / "keys.toml", "refresh_seconds": 0}
+    with running(tmp_path / "models", tmp_path / "log", **settings) as service, service.client() as client:
+        write_artifact(tmp_path / "models" / "new" / "1" / "model.onnx", name="new")
+        answer = client.post("/models/refresh", headers=as_bearer(secrets["admin"]))
+        assert [model["model"] for model in answer.json()["models"]] == ["default", "new"]
+        assert client.get("/models", headers=as_bearer(secrets["metadata"])).json() == answer.json()
 
 
 def test_a_file_of_keys_that_cannot_be_used_ends_the_start_in_one_line(tmp_path: Path, folder: Path) -> None:

@@ -11,7 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.errors import KeysError
+from service.keys import read_keys
 from tests.end_to_end.test_bad_requests import REQUESTS, Bad
+from tests.service.test_keys import BAD as BAD_KEYS
 from tests.training.tables import hourly
 from tests.training.test_refusals import ARGUMENTS, FILES, Make
 from training.__main__ import main
@@ -29,6 +32,15 @@ The service of these tests has small limits, and a model whose windows have at l
 
 | request | status | place | message |
 |---|---|---|---|
+"""
+
+KEYS_HEAD = """
+## Files of API keys
+
+At the start each ends with exit code 2; while the service runs it is logged, and the keys from before stay.
+
+| file | message |
+|---|---|
 """
 
 FILES_HEAD = """
@@ -57,7 +69,8 @@ def test_the_document_lists_every_refusal_as_it_is_today(
         _row(name, _said(_case(tmp_path, len(FILES) + number), _good_file, given, capsys))
         for number, (name, (given, _)) in enumerate(ARGUMENTS.items())
     )
-    written = f"{HEAD}{requests}{FILES_HEAD}{files}{arguments}"
+    keys = "".join(_row(name, _said_of_keys(tmp_path, content)) for name, (content, _) in BAD_KEYS.items())
+    written = f"{HEAD}{requests}{KEYS_HEAD}{keys}{FILES_HEAD}{files}{arguments}"
 
     if os.environ.get("WRITE_REFUSALS"):
         DOCUMENT.write_text(written, encoding="utf-8")
@@ -70,6 +83,16 @@ def _request_row(client: httpx.Client, bad: Bad) -> str:
     error = (problem.get("errors") or [{"pointer": "", "message": problem["detail"]}])[0]
     place = f"`{error['pointer']}`" if error["pointer"] else "–"
     return _row(bad.name, str(response.status_code), place, error["message"])
+
+
+def _said_of_keys(folder: Path, content: bytes | None) -> str:
+    file = folder / "keys.toml"
+    file.unlink(missing_ok=True)
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(KeysError) as caught:
+        read_keys(file)
+    return str(caught.value)
 
 
 def _case(tmp_path: Path, number: int) -> Path:
