@@ -7,6 +7,7 @@ VENV ?= .venv
 SERVICE_VENV ?= .venv-service
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+AUDIT_ARGS ?=
 DATA ?= data
 BENCH_MODELS := .cache/bench/models/.ready
 
@@ -15,7 +16,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes -
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test check check-format check-lint check-types check-layers format model bench bench-peers bench-accuracy lock hooks clean
+.PHONY: help serve install test audit check check-format check-lint check-types check-layers format model bench bench-peers bench-accuracy lock hooks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -42,6 +43,9 @@ check-types: $(VENV)/.ready
 
 check-layers: $(VENV)/.ready
 	$(VENV)/bin/lint-imports --no-logo --cache-dir .cache/import-linter
+
+audit: $(VENV)/.ready ## ask a vulnerability service about all that the locks pin (needs the network; AUDIT_ARGS)
+	@$(VENV)/bin/python locks/audit.py $(AUDIT_ARGS)
 
 format: $(VENV)/.ready ## write the code in the house format
 	$(VENV)/bin/ruff format .
