@@ -11,6 +11,8 @@ from onnx import numpy_helper
 from onnxruntime import InferenceSession
 
 from service.engine import Engine
+from service.errors import ArtifactError
+from tests.artifacts import set_metadata
 from tests.contract.conftest import metadata_of, network_of
 from training.cells import PeepholeLSTMCell
 from training.config import Network
@@ -140,7 +142,11 @@ def test_weights_in_another_order_are_noticed(cell: str, tmp_path: Path) -> None
     weights = next(one for one in model.graph.initializer if one.name == node.input[2])
     weights.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(weights), 4, axis=1)[:, ::-1], weights.name))
     onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ArtifactError, match="its trial forecast is not the one that is stored in it"):
+        Engine.open(tmp_path / "model.onnx")
 
+    set_metadata(model, engine.metadata.model_copy(update={"trial": None}).model_dump_json())
+    onnx.save(model, tmp_path / "model.onnx")
     check_parity(network, engine)
     with pytest.raises(ExportError, match="differs from Keras"):
         check_parity(network, Engine.open(tmp_path / "model.onnx"))

@@ -123,7 +123,8 @@ def without_state(exported: Exported) -> Engine:
     outputs = [tensor for tensor in graph.output if tensor.name != NEXT_STATE]
     del graph.output[:]
     graph.output.extend(outputs)
-    metadata = exported.engine.metadata.model_copy(update={"state_size": 0})
+    # Its trial forecast, from a whole context, is that of the state, and not of a window that slides.
+    metadata = exported.engine.metadata.model_copy(update={"state_size": 0, "trial": None})
     del model.metadata_props[:]
     model.metadata_props.add(key=METADATA_KEY, value=metadata.model_dump_json())
     path = exported.path.with_name("sliding.onnx")
