@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from service.api import docs
-from tests.end_to_end.process import PATIENCE, Running
+from service.keys import add_key
+from tests.end_to_end.process import PATIENCE, Running, running
 
 ASSETS = Path(docs.__file__).parent / "assets"
 FLAGS = (
@@ -80,6 +81,26 @@ def test_a_request_can_be_tried_out_on_the_docs_page(watched: Watched) -> None:
     expect(answer.locator(".response-col_status")).to_have_text("200")
     expect(answer.locator(".highlight-code").first).to_contain_text('"horizon": 3')
     assert watched.faults == []
+
+
+def test_a_key_can_be_given_on_the_docs_page(browser: Browser, models: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    secret = add_key(keys, "person", ["metadata"])
+    page = browser.new_page(viewport={"width": 1280, "height": 1600})
+    with running(models, tmp_path / "log", keys=keys) as service:
+        watched = Watched(page, service.url)
+        page.goto(f"{service.url}/docs", wait_until="networkidle")
+        page.locator(".auth-wrapper .authorize").first.click()
+        page.locator("#auth-bearer-value").fill(secret)
+        page.locator(".auth-btn-wrapper .authorize").first.click()
+        page.locator(".auth-btn-wrapper .btn-done").first.click()
+        operation = page.locator("#operations-models-listModels")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("button", name="Try it out").click()
+        operation.get_by_role("button", name="Execute", exact=True).click()
+        expect(operation.locator(".live-responses-table .response-col_status").last).to_have_text("200")
+        assert watched.faults == []
+    page.close()
 
 
 def test_the_docs_page_lists_every_operation(watched: Watched, client: httpx.Client) -> None:
