@@ -10,5 +10,7 @@ def log_configuration(level: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        # It tells of every change of a file; what came of it is told by the registry.
+        "loggers": {"watchfiles": {"level": "WARNING"}},
         "root": {"handlers": ["stderr"], "level": level.upper()},
     }

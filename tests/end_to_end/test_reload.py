@@ -227,6 +227,7 @@ def test_bad_files_leave_the_version_before_and_are_told_everywhere_once(models:
         wait_until_answered_by(load, "100")
         log = service.log.read_text()
         assert "Traceback" not in log
+        assert "watchfiles" not in log
         for version in range(2, 2 + len(BAD)):
             assert log.count(f"default/{version}: not served") == 1
     assert load.versions == ["1", "100"]
