@@ -28,7 +28,7 @@ serve: $(SERVICE_VENV)/.ready ## answer forecasts on http://127.0.0.1:8000 (sett
 install: $(VENV)/.ready ## make .venv, with all that training and development need
 
 test: $(VENV)/.ready ## run every test (some of them: PYTEST_ARGS='tests/service -k window')
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: check-format check-lint check-types check-layers ## format, lint, types and import layers (all: make -k check)
 

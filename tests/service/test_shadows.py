@@ -44,7 +44,7 @@ def wait_until_counted(folder: Path, *outcomes: str) -> dict[str, float]:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = counted(folder)
-        if set(outcomes) <= found.keys():
+        if all(found.get(outcome) for outcome in outcomes):  # a count is there before it counts
             return found
         time.sleep(0.01)
     raise AssertionError(counted(folder))

@@ -18,8 +18,8 @@ class Quiet:
     def batch(self, done: int, total: int) -> None:
         pass
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
-        assert np.isfinite([training, validation]).all()
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
+        assert np.isfinite([training, validation or 0.0]).all()
 
 
 def small_run(checkpoint: Path) -> Fitted:

@@ -56,7 +56,7 @@ class Told(Quiet):
         self.networks.append((number, total))
         return self
 
-    def epoch(self, number: int, total: int, training: float, validation: float) -> None:
+    def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         self.epochs.append(number)
         if self.then is not None:
             self.then()
