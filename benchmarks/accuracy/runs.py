@@ -62,12 +62,8 @@ def configured(protocol: Protocol, table: Table, file: Path, seed: int | None) -
     """
     own = read_config(file, {}).data
     data = protocol.data.model_dump(exclude_unset=True)
-    series = protocol.data.series
-    lengths = [len(table.frame)] if series is None else table.frame.groupby(series).size().tolist()
-    # Of equal shares the shortest series must have all that is scored; one horizon is held out of every series anyway.
-    share = protocol.span / (max(lengths) if protocol.origins == 1 else min(lengths))
     horizon = None if own.horizon is not None else protocol.horizon
-    return read_config(file, {"seed": seed, "data": {**data, "test_share": share, "horizon": horizon}})
+    return read_config(file, {"seed": seed, "data": {**data, "test_steps": protocol.span, "horizon": horizon}})
 
 
 def fit(protocol: Protocol, table: Table, config: Config, output: Path) -> Fitted:
