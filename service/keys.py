@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, get_args
 
 from service.errors import KeysError
 from service.limits import FORM, Rate, client_number
+from service.signature import signature_of
 
 ScopeName = Literal["forecast", "metadata", "admin"]
 SCOPES: Final[tuple[ScopeName, ...]] = get_args(ScopeName)
@@ -97,13 +98,13 @@ class Keyring:
             KeysError: it cannot be used.
         """
         self._path = path
-        self._signature = _signature(path)
+        self._signature = signature_of(path)
         self.keys = read_keys(path)
         self._tell()
 
     def refresh(self) -> None:
         """Look at the file, and where it has changed read it; where it cannot be used, say so and keep the keys."""
-        signature = _signature(self._path)
+        signature = signature_of(self._path)
         if signature == self._signature:
             return
         self._signature = signature
@@ -182,15 +183,6 @@ def _write(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             new.unlink()
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    """Tell a file's content apart without reading it; one that is not there has zeros."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _keys(document: Mapping[str, Any]) -> list[Key]:

@@ -20,7 +20,8 @@ from service.errors import LabelsError, NotFound
 from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
 from service.metrics import Metrics, TooManyMetrics
 from service.routing import Routes, routes_of
-from service.versions import Entry, ServedModel, Signature, look_at, one_line, signature_of
+from service.signature import Signature, signature_of
+from service.versions import Entry, ServedModel, look_at, one_line
 
 MODEL_LOADS: Final = "leadtime_model_loads"
 VERSIONS_SERVED: Final = "leadtime_model_versions_served"

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import SettingsError
+from service.signature import Signature, signature_of
 
 # With forward secrecy and authenticated encryption, for TLS 1.2; all of 1.3 are such (RFC 9325).
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-_Signature = tuple[tuple[int, int, int], ...]
 
 _log: Final = logging.getLogger("leadtime.tls")
 
@@ -49,12 +48,12 @@ class _Renewal:
     def __init__(self, tls: Tls, context: ssl.SSLContext) -> None:
         self._tls = tls
         self._context = context
-        self._signature = _signature(tls)
+        self._signatures = _signatures(tls)
 
     def __call__(self, connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
-        signature = _signature(self._tls)
-        if signature != self._signature:
-            self._signature = signature
+        signatures = _signatures(self._tls)
+        if signatures != self._signatures:
+            self._signatures = signatures
             try:
                 self._context = _context(self._tls)
             except SettingsError as error:
@@ -107,13 +106,5 @@ def _why_not(error: Exception, tls: Tls) -> str:
     return f"{holder} must hold a certificate and its key (PEM)"
 
 
-def _signature(tls: Tls) -> _Signature:
-    """Tell the files' contents apart without reading them; one that is not there has zeros."""
-    found = []
-    for path in (tls.certificate, tls.key or tls.certificate):
-        try:
-            about = path.stat()
-            found.append((about.st_mtime_ns, about.st_size, about.st_ino))
-        except OSError:
-            found.append((0, 0, 0))
-    return tuple(found)
+def _signatures(tls: Tls) -> tuple[Signature, ...]:
+    return tuple(signature_of(path) for path in (tls.certificate, tls.key or tls.certificate))

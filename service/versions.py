@@ -7,16 +7,13 @@ says what it is going to be; until it is, the file is looked at again and again.
 
 import re
 from dataclasses import dataclass
-from os import stat_result
 from pathlib import Path
 from typing import Final
 
 from service.artifact import DIGEST_NAME, FILE_NAME
 from service.engine import Engine, digest_of, read_artifact
 from service.errors import ArtifactError
-
-Signature = tuple[int, ...]
-"""What tells a file's content apart without its being read."""
+from service.signature import Signature, signature_of
 
 _MOST_TOLD: Final = 600
 _DIGEST: Final = re.compile(rb"([0-9a-fA-F]{64})(?:[ \t]+\*?([^\r\n]+))?[\r\n]*", re.DOTALL)
@@ -83,15 +80,6 @@ def look_at(name: str, version: str, path: Path, before: Entry | None) -> Entry:
         return Entry(signature, former, _told(fault, former))
 
 
-def signature_of(path: Path) -> Signature:
-    """The signature of a file; one that is not there has zeros."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0, 0)
-    return _signature(found)
-
-
 def one_line(text: str) -> str:
     """Escape what a folder or a file may say but a log line or an answer may not: line ends, bytes that are no text."""
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
@@ -130,7 +118,3 @@ def _check_digest(content: bytes, path: Path) -> None:
         raise _Unsettled(f"{DIGEST_NAME} beside it is not what `sha256sum {FILE_NAME}` writes")
     if digest_of(content) != f"sha256:{found[1].decode().lower()}":
         raise _Unsettled(f"its digest is not the one in {DIGEST_NAME}: it is being copied, or was changed")
-
-
-def _signature(found: stat_result) -> Signature:
-    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)

@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from service.artifact import FILE_NAME, FREQUENCY_PATTERN, VERSION_PATTERN, Metadata, Provenance, Scores
+from service.artifact import FILE_NAME, FREQUENCY_PATTERN, Metadata, Provenance, Scores
 from service.calendar import CalendarField
 from service.errors import ArtifactError
 from training.config import Config, read_config
 from training.errors import ConfigError, DataError, ExportError, FittingError, Interrupted, OutputError, TrainingError
+from training.versions import artifact_of
 
 if TYPE_CHECKING:
     from training.data import Panel, Split
@@ -361,7 +362,7 @@ def backtest(
     )
     if (data is None) == (dataset is None):
         raise DataError("give either --data FILE or --dataset NAME")
-    file = _artifact(model)
+    file = artifact_of(model)
     from service.engine import Engine
     from training.backtest_report import write
     from training.datasets import load
@@ -482,18 +483,6 @@ def _prepared(table: "Table", config: Config) -> "tuple[Panel, Config, Split]":
     panel = read_panel(table, config)
     config = suited(config, min(len(one.values) for one in panel.series), panel.season)
     return panel, config, split(panel, config)
-
-
-def _artifact(path: Path) -> Path:
-    """The file of a model: itself, in a folder, or in the latest version of a folder of them."""
-    if not path.is_dir():
-        return path
-    if (path / FILE_NAME).is_file():
-        return path / FILE_NAME
-    found = [held for held in path.glob(f"*/{FILE_NAME}") if re.fullmatch(VERSION_PATTERN, held.parent.name)]
-    if not found:
-        raise DataError(f"{path}: there is no {FILE_NAME} in this folder, nor a version that holds one")
-    return max(found, key=lambda held: int(held.parent.name))
 
 
 def _with_target(config: Config, usual: str) -> Config:

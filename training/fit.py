@@ -29,7 +29,6 @@ _MOMENT: Final = 0.5  # seconds after which, at the latest, progress is told and
 _MOST_AT_ONCE: Final = 64
 _NUMBERS: Final = (((), tf.int32), ((None,), tf.int32), ((), tf.float32))  # of one batch, of each batch, a weight
 
-
 Weights = list[npt.NDArray[np.float32]]
 
 

@@ -9,7 +9,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.artifact import DIGEST_NAME, FILE_NAME, VERSION_PATTERN
-from training.errors import OutputError
+from training.errors import DataError, OutputError
+
+
+def artifact_of(path: Path) -> Path:
+    """The file of a model: itself, in a folder, or in the latest version of a folder of them.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    if (path / FILE_NAME).is_file():
+        return path / FILE_NAME
+    found = [held for held in path.glob(f"*/{FILE_NAME}") if re.fullmatch(VERSION_PATTERN, held.parent.name)]
+    if not found:
+        raise DataError(f"{path}: there is no {FILE_NAME} in this folder, nor a version that holds one")
+    return max(found, key=lambda held: int(held.parent.name))
 
 
 @contextmanager

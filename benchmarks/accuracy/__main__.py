@@ -16,12 +16,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow tells of the pr
 
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
 from benchmarks.accuracy.results import RESULTS, keep, kept, mean_of, seed_of
-from benchmarks.accuracy.runs import Scored, ScoreError, artifact_of, configs_of, configured, fit, score
+from benchmarks.accuracy.runs import Scored, ScoreError, configs_of, configured, fit, score
 from benchmarks.accuracy.tables import as_text, checks, in_pairs, number, rows
 from benchmarks.questions import CACHE
+from service.artifact import FILE_NAME
 from training.config import read_config
 from training.errors import DataError, TrainingError
 from training.table import Table
+from training.versions import artifact_of
 
 MODELS: Final = CACHE / "accuracy" / "models"
 
@@ -71,6 +73,8 @@ def _table(name: str, given: Namespace) -> None:
             f"On validation: the same {protocol.held_back} steps earlier; origins of each series: {protocol.origins}."
         )
     if given.model is not None:
+        if not given.model.exists():
+            raise DataError(f"{given.model}: there is no {FILE_NAME} here, nor a version that holds one")
         scored = score(protocol, table, artifact_of(given.model))
         key = scored.metadata.name
         _told(name, protocol, given, key, given.label or f"the model {key}", [scored], [])

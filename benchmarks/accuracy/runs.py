@@ -1,6 +1,5 @@
 """One run: a model, fitted or given, scored by a protocol through the running service, and by the backtest."""
 
-import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 from benchmarks.accuracy.asking import ask, serving, supports
 from benchmarks.accuracy.protocols import Protocol
 from benchmarks.accuracy.scores import Figures, differ, of_answers, of_backtest
-from service.artifact import FILE_NAME, VERSION_PATTERN, Metadata
+from service.artifact import FILE_NAME, Metadata
 from service.engine import Engine
 from service.errors import ArtifactError
 from training.backtest import MODEL
@@ -76,22 +75,6 @@ def fit(protocol: Protocol, table: Table, config: Config, output: Path) -> Fitte
     with Bars(Console(stderr=True)) as bars:
         trained = train(table, config, output, resume=True, told=bars)
     return Fitted(trained.folder / FILE_NAME, time.monotonic() - begun)
-
-
-def artifact_of(path: Path) -> Path:
-    """The file of a model: itself, in a folder, or in the latest version of a folder of them.
-
-    Raises:
-        DataError: there is none.
-    """
-    if path.is_file():
-        return path
-    if (path / FILE_NAME).is_file():
-        return path / FILE_NAME
-    held = [file for file in path.glob(f"*/{FILE_NAME}") if re.fullmatch(VERSION_PATTERN, file.parent.name)]
-    if not held:
-        raise DataError(f"{path}: there is no {FILE_NAME} here, nor a version that holds one")
-    return max(held, key=lambda file: int(file.parent.name))
 
 
 def score(protocol: Protocol, table: Table, artifact: Path) -> Scored:

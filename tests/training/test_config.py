@@ -97,6 +97,53 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "momentum for Adam": ("[fitting]\nmomentum = 0.9", "fitting.momentum: goes with fitting.optimiser = 'sgd' alone"),
     "two ways of clipping": ("[fitting]\nclip_value = 1.0", "fitting.clip_value: a gradient is clipped in one way"),
+    "ensemble: no seeds": ("[ensemble]\nseeds = 0", "ensemble.seeds: Input should be greater than or equal to 1"),
+    "ensemble: no checkpoints": (
+        "[ensemble]\ncheckpoints = 0",
+        "ensemble.checkpoints: Input should be greater than or equal",
+    ),
+    "ensemble: a combination that there is not": (
+        '[ensemble]\ncombine = "sum"',
+        "ensemble.combine: Input should be 'mean' or 'median'",
+    ),
+    "ensemble: an unknown key": (
+        "[ensemble]\nmembers = 3",
+        "ensemble.members: there is no such key; there may be seeds, ",
+    ),
+    "ensemble: more checkpoints than epochs": (
+        "[ensemble]\ncheckpoints = 4\n[fitting]\nepochs = 3",
+        "ensemble.checkpoints: fitting may stop after 3 epochs (fitting.epochs, fitting.patience) and has no more to "
+        "take: may be at most 3",
+    ),
+    "ensemble: more checkpoints than patience": (
+        "[ensemble]\ncheckpoints = 4\n[fitting]\npatience = 2",
+        "ensemble.checkpoints: fitting may stop after 3 epochs",
+    ),
+    "ensemble: an average that keeps all": ("[fitting]\naverage = 1.0", "fitting.average: Input should be less than 1"),
+    "ensemble: an average that keeps nothing": (
+        "[fitting]\naverage = 0.0",
+        "fitting.average: Input should be greater than 0",
+    ),
+    "tune: no widths": ("[tune]\nwidth = []", "tune.width: Tuple should have at least 1 item"),
+    "tune: a layer of no units": ("[tune]\nwidth = [0]", "tune.width: Input should be greater than or equal to 1"),
+    "tune: a depth in words": ('[tune]\ndepth = ["two"]', "tune.depth: Input should be a valid integer"),
+    "tune: a context of no steps": (
+        "[tune]\ncontext_length = [0]",
+        "tune.context_length: Input should be greater than",
+    ),
+    "tune: one rate": ("[tune]\nlearning_rate = [1e-3]", "tune.learning_rate"),
+    "tune: rates the wrong way round": (
+        "[tune]\nlearning_rate = [1e-2, 1e-3]",
+        "tune.learning_rate: the first number is the lowest rate, the second the highest",
+    ),
+    "tune: a rate of nothing": ("[tune]\nlearning_rate = [0, 1]", "tune.learning_rate: Input should be greater than 0"),
+    "tune: a loss that there is not": ('[tune]\nloss = ["rmse"]', "tune.loss: Input should be 'huber', 'mae' or 'mse'"),
+    "tune: a loss beside a quantile": (
+        '[tune]\nloss = ["mae"]\n[fitting]\nloss = "pinball"\nquantile = 0.5',
+        "tune.loss: with fitting.loss = 'pinball' a quantile is fitted",
+    ),
+    "tune: a cell that there is not": ('[tune]\ncell = ["lstn"]', "tune.cell: Input should be 'lstm', 'gru', "),
+    "tune: an unknown key": ("[tune]\nunits = [8]", "tune.units: there is no such key; there may be width, depth, "),
 }
 
 

@@ -13,34 +13,13 @@ from service.engine import Engine
 from tests.training.tables import hourly, write
 from tests.training.test_fit import Quiet, fitted, seasonal_panel
 from training.__main__ import main
-from training.config import Config, read_config
+from training.config import Config
 from training.ensemble import Ensemble
-from training.errors import ConfigError, FittingError
+from training.errors import FittingError
 from training.fit import History, _Run
 from training.members import Members, fit_members
 from training.model import Forecaster
 from training.windows import Batch
-
-BAD: dict[str, tuple[str, str]] = {
-    "no seeds": ("[ensemble]\nseeds = 0", "ensemble.seeds: Input should be greater than or equal to 1"),
-    "no checkpoints": ("[ensemble]\ncheckpoints = 0", "ensemble.checkpoints: Input should be greater than or equal"),
-    "a combination that there is not": (
-        '[ensemble]\ncombine = "sum"',
-        "ensemble.combine: Input should be 'mean' or 'median'",
-    ),
-    "an unknown key": ("[ensemble]\nmembers = 3", "ensemble.members: there is no such key; there may be seeds, "),
-    "more checkpoints than epochs": (
-        "[ensemble]\ncheckpoints = 4\n[fitting]\nepochs = 3",
-        "ensemble.checkpoints: fitting may stop after 3 epochs (fitting.epochs, fitting.patience) and has no more to "
-        "take: may be at most 3",
-    ),
-    "more checkpoints than patience": (
-        "[ensemble]\ncheckpoints = 4\n[fitting]\npatience = 2",
-        "ensemble.checkpoints: fitting may stop after 3 epochs",
-    ),
-    "an average that keeps all": ("[fitting]\naverage = 1.0", "fitting.average: Input should be less than 1"),
-    "an average that keeps nothing": ("[fitting]\naverage = 0.0", "fitting.average: Input should be greater than 0"),
-}
 
 
 class Told(Quiet):
@@ -90,17 +69,6 @@ def small(*, seeds: int = 1, checkpoints: int = 1, **fitting: object) -> Config:
 def members(folder: Path, config: Config, told: Told, jobs: int = 2) -> Members:
     panel, split = seasonal_panel()
     return fit_members(panel, split, config, checkpoints=folder, told=told, jobs=jobs)
-
-
-@pytest.mark.parametrize(("text", "line"), BAD.values(), ids=BAD)
-def test_a_bad_key_gets_one_line_that_names_it(text: str, line: str, tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text(text)
-
-    with pytest.raises(ConfigError) as refusal:
-        read_config(tmp_path / "run.toml", {})
-
-    assert str(refusal.value).startswith(f"configuration key {line}")
-    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -259,38 +259,6 @@ def test_a_quantile_is_searched_for_with_its_own_loss_alone() -> None:
     assert space(panel, split, given)["loss"].choices == ("pinball",)  # type: ignore[attr-defined]
 
 
-BAD: dict[str, tuple[str, str]] = {
-    "no widths": ("[tune]\nwidth = []", "tune.width: Tuple should have at least 1 item"),
-    "a layer of no units": ("[tune]\nwidth = [0]", "tune.width: Input should be greater than or equal to 1"),
-    "a depth in words": ('[tune]\ndepth = ["two"]', "tune.depth: Input should be a valid integer"),
-    "a context of no steps": ("[tune]\ncontext_length = [0]", "tune.context_length: Input should be greater than"),
-    "one rate": ("[tune]\nlearning_rate = [1e-3]", "tune.learning_rate"),
-    "rates the wrong way round": (
-        "[tune]\nlearning_rate = [1e-2, 1e-3]",
-        "tune.learning_rate: the first number is the lowest rate, the second the highest",
-    ),
-    "a rate of nothing": ("[tune]\nlearning_rate = [0, 1]", "tune.learning_rate: Input should be greater than 0"),
-    "a loss that there is not": ('[tune]\nloss = ["rmse"]', "tune.loss: Input should be 'huber', 'mae' or 'mse'"),
-    "a loss beside a quantile": (
-        '[tune]\nloss = ["mae"]\n[fitting]\nloss = "pinball"\nquantile = 0.5',
-        "tune.loss: with fitting.loss = 'pinball' a quantile is fitted",
-    ),
-    "a cell that there is not": ('[tune]\ncell = ["lstn"]', "tune.cell: Input should be 'lstm', 'gru', "),
-    "an unknown key": ("[tune]\nunits = [8]", "tune.units: there is no such key; there may be width, depth, "),
-}
-
-
-@pytest.mark.parametrize(("document", "told"), BAD.values(), ids=BAD)
-def test_a_bad_choice_gets_one_line_naming_the_key(document: str, told: str, tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text(document)
-
-    with pytest.raises(ConfigError) as caught:
-        read_config(tmp_path / "run.toml", {})
-
-    assert str(caught.value).startswith(f"configuration key {told}")
-    assert "\n" not in str(caught.value)
-
-
 def trial(number: int, error: float, *, pruned: bool = False, **network: Any) -> Trial:
     given = Config.model_validate({"network": network, "fitting": {"learning_rate": 1e-3 * (number + 1)}})
     return Trial(number, given, error, pruned, epochs=5, weights=1000, seconds=60.0)
