@@ -1,6 +1,6 @@
 """`python -m benchmarks`: measure the service, its references and its peers on this machine.
 
-One server core, wrk on another where there is one. What is found is printed, and kept under `.cache/bench/results`,
+One server core, wrk on another where there is one. What is found is printed, and kept in `benchmarks/results`,
 from where `python -m benchmarks.report` writes `docs/benchmarks.md`.
 """
 

@@ -393,7 +393,7 @@ _REPEAT: Final = """\
 `make bench` measures the service beside its references, and `make bench-peers` beside the other servers; both write
 this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `stages`, `mixture`, `bulk`,
 `workers`, `start`, `memory` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of the other
-servers and what was found are kept under `.cache/bench`.
+servers are kept under `.cache/bench`, and what was found in `benchmarks/results`.
 """
 
 

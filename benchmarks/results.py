@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found, kept as JSON under `.cache/bench/results`."""
+"""What a run of the benchmarks found, kept as JSON in `benchmarks/results`."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.questions import CACHE, ROOT
+from benchmarks.questions import ROOT
 
-RESULTS: Final = CACHE / "results"
+RESULTS: Final = ROOT / "benchmarks" / "results"
 _LIBRARIES: Final = ("onnxruntime", "numpy", "fastapi", "uvicorn", "uvloop", "httptools", "orjson", "pydantic")
 
 
@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "wrk": _first_line(["wrk", "-v"]),
-        "commit": _first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]),
+        "commit": _commit(),
         "load_before": os.getloadavg()[0],
     }
 
@@ -49,6 +49,13 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    """The commit that is checked out, and whether the service differs from it; results themselves may."""
+    git = ["git", "-C", str(ROOT)]
+    commit = _first_line([*git, "describe", "--always", "--abbrev=10"])
+    return commit if _first_line([*git, "status", "--porcelain", "service"]) == "unknown" else f"{commit}-dirty"
 
 
 def _first_line(command: Sequence[str]) -> str:
