@@ -105,6 +105,8 @@ class Backtest(_Record):
 class ErrorTable(_Record):
     """Held-out errors for intervals: signed, actual minus forecast, divided by the window's `scale`.
 
+    Where the metadata say `logarithms`, they are the logarithm of actual over forecast, divided so.
+
     `errors[feature][lead time − 1]` is a tuple of equal length for every feature and lead time. Where `paths` is true,
     its places are origins: those of one place, over all features and lead times, were made by one forecast. Otherwise
     each tuple is sorted for itself.
@@ -191,6 +193,9 @@ class Metadata(_Record):
     frequency: Frequency | None = Field(description="Spacing of observations; None = any.")
     season_length: int | None = Field(ge=2, description="Steps in a season; None = none known.")
     non_negative: bool = Field(default=False, description="Whether no observation can be below zero.")
+    logarithms: bool = Field(
+        default=False, description="Whether errors, and the scale that they are divided by, are of logarithms."
+    )
     calendar: CalendarFields = Field(
         default=(), description="What the model reads of the calendar of each step: see `service.calendar`."
     )

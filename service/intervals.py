@@ -1,8 +1,9 @@
 """Intervals from errors that forecasts have made: how far off they were tells how far off the next may be.
 
 Errors are signed, actual minus forecast, over the scale of the window that the forecast set out from, and kept as whole
-paths: (errors, horizon, features). They come from the artifact, or from the request itself: of a window that is longer
-than the model's context, the past is forecast again from earlier origins, whose forecasts have met what came.
+paths: (errors, horizon, features). Where a model says so, they are of logarithms: then an interval reaches so many
+times as far as the forecast is large. They come from the artifact, or from the request itself: of a window that is
+longer than the model's context, the past is forecast again from earlier origins, whose forecasts have met what came.
 
 The bounds are those of conformal prediction: of n sorted errors, the one in place (n + 1) · (1 − level) / 2 from either
 end, rounded down. Where that is no place at all, the errors do not support the level. Each lead time and feature stands
@@ -39,6 +40,7 @@ _LEAST_OF_SCALE: Final = 1e-4
 _LEAST_OF_FORECAST: Final = 1e-6
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SMALLEST: Final = float(np.finfo(np.float32).tiny)
+_LARGEST_LOGARITHM: Final = 88.0  # of a 32-bit float
 # So far a product may lie beside the whole number that it stands for.
 _ROUNDING: Final = 1e-9
 
@@ -96,16 +98,38 @@ def _farthest(horizon: int) -> int:
     return MOST_ORIGINS * math.ceil(max(_FARTHEST_STEPS, _PLENTY_OF_HORIZONS * horizon) / MOST_ORIGINS)
 
 
-def own_errors(actual: Values, forecasts: Values, scales: Values, scale: Values) -> Errors:
+def errors_of(actual: Values | Errors, forecasts: Values | Errors, *, logarithms: bool = False) -> Errors:
+    """Signed errors, actual minus forecast, in raw units or of logarithms; a value that has none counts as tiny."""
+    if logarithms:
+        return log_of(actual) - log_of(forecasts)
+    return actual.astype(np.float64) - forecasts
+
+
+def log_of(values: Values | Errors) -> Errors:
+    """Logarithms of values, of which those at or below zero count as the smallest 32-bit float."""
+    logarithms: Errors = np.log(np.maximum(values.astype(np.float64), _SMALLEST))
+    return logarithms
+
+
+def shifted(forecasts: Values | Errors, errors: Errors, *, logarithms: bool = False) -> Errors:
+    """What would have come, in raw units, had forecasts erred so: the opposite of `errors_of`."""
+    centre = forecasts.astype(np.float64)
+    if logarithms:
+        shift: Errors = np.abs(centre) * np.expm1(np.minimum(errors, _LARGEST_LOGARITHM))
+        return centre + shift
+    return centre + errors
+
+
+def own_errors(actual: Values, forecasts: Values, scales: Values, scale: Values, *, logarithms: bool = False) -> Errors:
     """Errors of a window's own past, brought to the scale that the window has now: (origins, horizon, features).
 
     `actual` and `forecasts` are (origins, horizon, features), `scales` (origins, features) and `scale` (features,). The
-    errors are in the window's own units: a scale that goes with them is one.
+    errors are those that the window would make: a scale that goes with them is one.
     """
     then = np.maximum(scales.astype(np.float64), _SMALLEST)
     now = np.maximum(scale.astype(np.float64), _SMALLEST)
     ratio = np.clip(now / then, 1.0 / _MOST_RESCALED, _MOST_RESCALED)
-    return (actual.astype(np.float64) - forecasts) * ratio[:, None]
+    return errors_of(actual, forecasts, logarithms=logarithms) * ratio[:, None]
 
 
 def margins(ranked: Errors, level: float) -> tuple[Errors, Errors]:
@@ -120,30 +144,33 @@ def margins(ranked: Errors, level: float) -> tuple[Errors, Errors]:
 
 
 def bounds(
-    forecasts: Values, below: Errors, above: Errors, scales: Errors, *, non_negative: bool
+    forecasts: Values, below: Errors, above: Errors, scales: Errors, *, logarithms: bool = False, non_negative: bool
 ) -> tuple[Values, Values]:
-    """The bounds of intervals, (windows, horizon, features), from margins in raw units of the same shape.
+    """The bounds of intervals, (windows, horizon, features), from margins of the same shape, as errors are.
 
     `scales` (windows, features) sets how narrow an interval may be. They hold the forecast, unless that lies below zero
     where `non_negative` says that nothing does; they never cross, nor meet, nor leave the range of 32-bit floats.
     """
     centre = forecasts.astype(np.float64)
-    least = np.maximum(scales[:, None] * _LEAST_OF_SCALE, np.abs(centre) * _LEAST_OF_FORECAST)
-    least = np.maximum(least, _SMALLEST)
-    lower, upper = centre + np.minimum(below, -least), centre + np.maximum(above, least)
+    unit = scales[:, None] * np.abs(centre) if logarithms else scales[:, None]
+    least = np.maximum(np.maximum(unit * _LEAST_OF_SCALE, np.abs(centre) * _LEAST_OF_FORECAST), _SMALLEST)
+    lower = np.minimum(shifted(centre, below, logarithms=logarithms), centre - least)
+    upper = np.maximum(shifted(centre, above, logarithms=logarithms), centre + least)
     if non_negative:
         lower = np.maximum(lower, 0.0)
         upper = np.maximum(upper, lower + least)
     return _narrowed(lower), _narrowed(upper)
 
 
-def sample_paths(forecast: Values, errors: Errors, count: int, seed: tuple[int, ...], *, non_negative: bool) -> Values:
+def sample_paths(
+    forecast: Values, errors: Errors, count: int, seed: tuple[int, ...], *, logarithms: bool = False, non_negative: bool
+) -> Values:
     """Draw futures, (count, horizon, features): the forecast with the whole path of errors of one origin at a time.
 
-    `forecast` is (horizon, features) and `errors` (origins, horizon, features), in raw units.
+    `forecast` is (horizon, features) and `errors` (origins, horizon, features), over no scale any longer.
     """
     drawn = np.random.default_rng(seed).integers(len(errors), size=count)
-    paths = forecast.astype(np.float64) + errors[drawn]
+    paths = shifted(forecast, errors[drawn], logarithms=logarithms)
     return _narrowed(np.maximum(paths, 0.0) if non_negative else paths)
 
 

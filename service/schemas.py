@@ -283,6 +283,9 @@ class VersionFacts(_Payload):
     frequency: str | None = Field(description="The spacing of observations it was made for; null = any.")
     season_length: int | None = Field(description="Steps in a season; null = none known.")
     non_negative: bool = Field(description="Whether no observation, and so no interval, goes below zero.")
+    logarithms: bool = Field(
+        description="Whether errors are of logarithms: intervals then widen as the forecast grows, and shrink with it."
+    )
     carries_state: bool = Field(
         description="Whether steps are decoded from a carried state; otherwise the window is slid."
     )
@@ -306,6 +309,7 @@ class VersionFacts(_Payload):
             frequency=metadata.frequency,
             season_length=metadata.season_length,
             non_negative=metadata.non_negative,
+            logarithms=metadata.logarithms,
             carries_state=metadata.state_size > 0,
             training=metadata.training,
             backtest=metadata.backtest,

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from service.artifact import Backtest, ErrorTable, Scores
+from service.artifact import Backtest, Scores
 from service.engine import Engine
 from service.errors import ArtifactError
 from training.baselines import Forecasts, Origins, Rule, Values, naive, seasonal_naive
@@ -24,9 +24,6 @@ _FEWEST_ORIGINS: Final = 10  # fewer say too little of a model for a firm verdic
 _MOST_ORIGINS: Final = 500  # in all; of a panel, at least one per series
 _ROWS_TOGETHER: Final = 64
 _CHUNK: Final = 1_000_000  # numbers that the windows of a chunk of blocks hold, or its forecasts of one method
-_MOST_ERRORS: Final = 200  # kept per feature and lead time
-_LARGEST_TABLE: Final = 50_000  # numbers in all
-_DIGITS: Final = 5  # of an error kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +45,9 @@ class Roll:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The scores as the artifact holds them, the error table, and the forecasts that they were computed from."""
+    """The scores as the artifact holds them, and the forecasts that they were computed from."""
 
     scores: Backtest
-    errors: ErrorTable | None
     rolls: tuple[Roll, ...]
 
 
@@ -86,10 +82,10 @@ def backtest(
         for one, part in _parts(panel, split)
     ]
     rolls = []
-    for done, roll in enumerate(forecast(engine, blocks, horizon), start=1):
+    for done, roll in enumerate(forecast(engine, blocks, horizon, scales=False), start=1):
         rolls.append(roll)
         progress(done, len(panel.series))
-    return Evaluation(score(rolls), error_table(rolls), tuple(rolls))
+    return Evaluation(score(rolls), tuple(rolls))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,30 +183,6 @@ def verdict(one_step: Mapping[str, Scores], multi_step: Mapping[str, Scores], ho
     else:
         head = "Not better than naive, do not use it"
     return f"{head}: {over} its mean absolute error is {far}; one step ahead it is {near}."
-
-
-def error_table(rolls: list[Roll]) -> ErrorTable | None:
-    """Signed errors, actual minus forecast, over each window's scale, by feature and lead time, sorted and thinned.
-
-    None where the artifact tells no scale, or only windows without any.
-    """
-    scaled = []
-    for roll in rolls:
-        if roll.scale is None:
-            return None
-        known = (roll.scale > 0).all(axis=1)
-        scaled.append((roll.actual - roll.forecasts[MODEL])[known] / roll.scale[known, None])
-    together = np.concatenate(scaled)  # (origins, horizon, features)
-    origins, horizon, features = together.shape
-    if not origins:
-        return None
-    kept = min(origins, _MOST_ERRORS, max(20, _LARGEST_TABLE // (horizon * features)))
-    quantiles = np.quantile(together, np.linspace(0, 1, kept), axis=0)  # (kept, horizon, features), sorted
-    errors = tuple(
-        tuple(tuple(float(f"{error:.{_DIGITS}g}") for error in quantiles[:, lead, feature]) for lead in range(horizon))
-        for feature in range(features)
-    )
-    return ErrorTable(origins=origins, errors=errors)
 
 
 def smape(actual: Forecasts, forecast: Forecasts) -> float | None:

@@ -25,6 +25,7 @@ from service.artifact import FILE_NAME, Metadata, Provenance
 from service.engine import Engine
 from training import pool
 from training.backtest import backtest
+from training.calibration import error_table
 from training.config import Config, Fitting, Network
 from training.data import Boundary, Panel, Series, Split
 from training.export import export, write_metadata
@@ -113,13 +114,14 @@ def write_bundled(config: Config, fitted: Fitted, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     export(fitted.network, metadata, path)
     panel, split = _held_out(config.network.context_length)
-    evaluation = backtest(Engine.open(path), panel, split)
-    write_metadata(path, metadata.model_copy(update={"backtest": evaluation.scores, "errors": evaluation.errors}))
+    engine = Engine.open(path)
+    made = {"backtest": backtest(engine, panel, split).scores, "errors": error_table(engine, panel, split)}
+    write_metadata(path, metadata.model_copy(update=made))
     return path
 
 
 def _held_out(context: int) -> tuple[Panel, Split]:
-    """Generated series of another seed, each with one origin behind a whole context."""
+    """Generated series of another seed, each with one origin for errors and one, behind a whole context, for scores."""
     values = pool.generate(np.random.default_rng(_TEST_SEED), series=400, length=context + _AHEAD).astype(np.float64)
     values /= values.std(axis=1, keepdims=True)
     series = tuple(Series(f"generated {number}", one[:, None], None) for number, one in enumerate(values))

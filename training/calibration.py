@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from service.artifact import ErrorTable
 from service.engine import Engine
+from service.intervals import errors_of
 from training.data import Panel, Split, known_in
 
 _MOST_ERRORS: Final = 400  # of each feature and lead time: enough for a level of 99.5 %
@@ -87,4 +88,5 @@ def _errors(engine: Engine, panel: Panel, origins: npt.NDArray[np.int64], horizo
         return None
     told = (scale > 0).all(axis=1)
     forecasts = engine.forecast(windows[told], horizon, None if following is None else following[told])
-    return np.asarray((actual[told] - forecasts) / scale[told, None].astype(np.float64))
+    errors = errors_of(actual[told], forecasts, logarithms=engine.metadata.logarithms)
+    return errors / scale[told, None].astype(np.float64)

@@ -262,6 +262,7 @@ def _metadata(
         calendar=panel.calendar,
         exogenous=panel.exogenous,
         non_negative=all(float(one.values.min()) >= 0 for one in panel.series),
+        logarithms=config.network.transform == "log",
         training=Provenance(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             data=f"{source}: {'; '.join(panel.notes)}",

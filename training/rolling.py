@@ -526,7 +526,7 @@ def _intervals(engine: Engine, terms: Terms, series: int, horizon: int, notes: l
     serves = table is not None and len(table.array) >= fewest_errors(max(levels)) and len(table.errors[0]) >= reach
     return _Intervals(
         IntervalTally(levels, series, reach, non_negative=metadata.non_negative),
-        TableErrors(table, levels, reach) if table is not None and serves else None,
+        TableErrors(table, levels, reach, logarithms=metadata.logarithms) if table is not None and serves else None,
         OwnErrors(engine, levels, horizon) if own else None,
     )
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import scoringrules
 
 from service.artifact import Scores
-from service.intervals import bounds
+from service.intervals import bounds, shifted
 from training.baselines import Forecasts, Values
 from training.metrics import smape_terms
 from training.uncertainty import QUANTILES, Reach
@@ -98,7 +98,7 @@ class IntervalTally:
         """Lower and upper bounds by level, (origins, lead times, features), as the service sends them."""
         centre, scale = forecast[:, : self.horizon].astype(np.float32), reach.scale.astype(np.float64)
         return {
-            level: bounds(centre, below, above, scale, non_negative=self._non_negative)
+            level: bounds(centre, below, above, scale, logarithms=reach.logarithms, non_negative=self._non_negative)
             for level, (below, above) in reach.margins.items()
         }
 
@@ -119,7 +119,7 @@ class IntervalTally:
         self._scalable += scalable.sum(axis=(0, 2))
         self._points_by_series[series] += actual.size
         self._size += float(np.abs(actual).sum())
-        ahead = forecast[..., None] + reach.quantiles
+        ahead = shifted(forecast[..., None], reach.quantiles, logarithms=reach.logarithms)
         if self._non_negative:
             ahead = np.maximum(ahead, 0)
         self._crps += np.asarray(scoringrules.crps_quantile(actual, ahead, QUANTILES)).sum(axis=(0, 2))

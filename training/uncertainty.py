@@ -22,7 +22,7 @@ QUANTILES: Final = np.linspace(0.1, 0.9, 9)
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How far from the forecasts of some origins intervals and quantiles lie, in raw units.
+    """How far from the forecasts of some origins intervals and quantiles lie: in raw units, or of logarithms.
 
     `margins` holds by level how far below and above, (origins, lead times, features) each; `quantiles` (origins, lead
     times, features, 9) lie as far from the forecast; `scale` (origins, features) is that of the windows.
@@ -31,14 +31,16 @@ class Reach:
     margins: Mapping[float, tuple[Values, Values]]
     quantiles: Values
     scale: Values
+    logarithms: bool
 
 
 class TableErrors:
     """The errors that the artifact carries, over each window's scale, for the lead times that it has."""
 
-    def __init__(self, table: ErrorTable, levels: Sequence[float], horizon: int) -> None:
+    def __init__(self, table: ErrorTable, levels: Sequence[float], horizon: int, *, logarithms: bool = False) -> None:
         ranked = table.ranked[:, :horizon]
         self.horizon = ranked.shape[1]
+        self._logarithms = logarithms
         self._margins = {level: margins(ranked, level) for level in levels}
         self._quantiles = np.moveaxis(np.quantile(ranked, QUANTILES, axis=0), 0, -1)
 
@@ -49,6 +51,7 @@ class TableErrors:
             margins={level: (below * unit, above * unit) for level, (below, above) in self._margins.items()},
             quantiles=self._quantiles * unit[..., None],
             scale=scale,
+            logarithms=self._logarithms,
         )
 
 
@@ -71,17 +74,19 @@ class OwnErrors:
         known = np.array([len(held) > 0 for held in own])
         places = np.flatnonzero(known)
         shape = (len(places), self.horizon, roll.actual.shape[2])
+        logarithms = self._engine.metadata.logarithms
         found = {level: (np.empty(shape), np.empty(shape)) for level in self._levels}
         quantiles = np.empty((*shape, len(QUANTILES)))
         if len(places):
             steps, actual, forecasts, scales = self._past(roll, np.unique(np.concatenate(own)).astype(np.int64))
             for row, place in enumerate(places):
                 at = np.searchsorted(steps, own[place])
-                ranked = np.sort(own_errors(actual[at], forecasts[at], scales[at], roll.scale[place]), axis=0)
+                errors = own_errors(actual[at], forecasts[at], scales[at], roll.scale[place], logarithms=logarithms)
+                ranked = np.sort(errors, axis=0)
                 for level, (below, above) in found.items():
                     below[row], above[row] = margins(ranked, level)
                 quantiles[row] = np.moveaxis(np.quantile(ranked, QUANTILES, axis=0), 0, -1)
-        return known, Reach(margins=found, quantiles=quantiles, scale=roll.scale[known])
+        return known, Reach(found, quantiles, roll.scale[known], logarithms)
 
     def _own_origins(self, origin: int) -> npt.NDArray[np.int64]:
         """Earlier origins, as steps of the series, whose forecasts have met all that came up to this one."""

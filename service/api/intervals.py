@@ -90,7 +90,7 @@ class Plan:
         return forecasts[:count], entries
 
     def _errors(self, forecasts: Values, scales: Values) -> Iterator[Errors | None]:
-        """Each window's own errors, in its units; None where the artifact's serve."""
+        """Each window's own errors, brought to its scale; None where the artifact's serve."""
         begin = len(self.origins)
         for place, own in enumerate(self.origins):
             if not own:
@@ -99,7 +99,9 @@ class Plan:
             rows = slice(begin, begin + len(own))
             begin = rows.stop
             ahead = np.asarray(own)[:, None] + 1 + np.arange(self.horizon)
-            yield own_errors(self.windows.arrays[place][ahead], forecasts[rows], scales[rows], scales[place])
+            actual = self.windows.arrays[place][ahead]
+            logarithms = self.metadata.logarithms
+            yield own_errors(actual, forecasts[rows], scales[rows], scales[place], logarithms=logarithms)
 
     def _add_intervals(
         self, entries: list[Entry], forecasts: Values, scales: Errors, errors: Sequence[Errors | None]
@@ -107,6 +109,7 @@ class Plan:
         ranked = [None if one is None else np.sort(one, axis=0) for one in errors]
         table = self.metadata.errors.ranked[:, : self.horizon] if self.metadata.errors is not None else None
         below, above = np.empty(forecasts.shape), np.empty(forecasts.shape)
+        about = {"logarithms": self.metadata.logarithms, "non_negative": self.metadata.non_negative}
         for level in self.levels:
             shared = None if table is None else margins(table, level)
             for place, own in enumerate(ranked):
@@ -114,7 +117,7 @@ class Plan:
                     below[place], above[place] = margins(own, level)
                 elif shared is not None:
                     below[place], above[place] = (side * scales[place] for side in shared)
-            lower, upper = bounds(forecasts, below, above, scales, non_negative=self.metadata.non_negative)
+            lower, upper = bounds(forecasts, below, above, scales, **about)
             for place, entry in enumerate(entries):
                 entry.setdefault("intervals", []).append(
                     {
@@ -129,13 +132,14 @@ class Plan:
         self, entries: list[Entry], forecasts: Values, scales: Errors, errors: Sequence[Errors | None]
     ) -> None:
         assert self.samples is not None
+        about = {"logarithms": self.metadata.logarithms, "non_negative": self.metadata.non_negative}
         seed = secrets.randbelow(_LARGEST_SEED_DRAWN) if self.seed is None else self.seed
         for place, (entry, own) in enumerate(zip(entries, errors, strict=True)):
             # Errors of windows' own pasts are drawn from the same origins, for they were made at the same time, where
             # windows end together; those of the artifact have nothing to do with each other.
             which = (seed,) if own is not None else (seed, place)
             paths = own if own is not None else self._table.array[:, : self.horizon] * scales[place]
-            drawn = sample_paths(forecasts[place], paths, self.samples, which, non_negative=self.metadata.non_negative)
+            drawn = sample_paths(forecasts[place], paths, self.samples, which, **about)
             entry["samples"] = drawn if self.windows.as_rows[place] else drawn.reshape(self.samples, -1)
             entry["samples_from"] = self._basis(own)
 

@@ -130,6 +130,21 @@ def test_no_interval_of_a_series_that_is_never_negative_goes_below_zero(tmp_path
         }
 
 
+def test_errors_of_logarithms_reach_so_many_times_as_far_as_the_forecast_is_large(tmp_path: Path) -> None:
+    table = ErrorTable(origins=20, errors=((tuple(error / 10 for error in range(-10, 10)),),), paths=True)
+    write_artifact(tmp_path / "models" / "default" / "1" / "model.onnx", errors=table, logarithms=True)
+    with running(tmp_path / "models", tmp_path / "log") as service, service.client() as client:
+        body = {"window": [2, 3], "levels": [80], "samples": 30, "seed": 0}
+        forecast = only(client.post(ONE, json=body))
+        (interval,) = forecast["intervals"]
+        assert client.get("/models/default/versions/1").json()["logarithms"] is True
+    assert forecast["values"] == [4]  # and the window's scale is 1
+    assert interval["lower"] == pytest.approx([4 * np.exp(-0.9)])  # the second of twenty errors, and the last but one
+    assert interval["upper"] == pytest.approx([4 * np.exp(0.8)])
+    futures = np.ravel(forecast["samples"])
+    assert np.log(futures / 4) * 10 == pytest.approx(np.round(np.log(futures / 4) * 10), abs=1e-3)
+
+
 def test_sampled_futures_are_whole_paths_of_errors_of_one_origin(client: httpx.Client) -> None:
     body = {"window": [1, 2], "horizon": 3, "samples": 40, "seed": 3}
     forecast = only(client.post(MANY, json=body))

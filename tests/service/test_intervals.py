@@ -15,12 +15,14 @@ from service.intervals import (
     MOST_ORIGINS,
     Errors,
     bounds,
+    errors_of,
     fewest_errors,
     highest_level,
     margins,
     own_errors,
     own_origins,
     sample_paths,
+    shifted,
     steps_for,
     steps_useful,
 )
@@ -189,6 +191,46 @@ def test_a_flat_stretch_in_the_past_does_not_blow_intervals_up_nor_one_now_shrin
     scales = np.array([[0.0], [1.0]], np.float32)
     assert own_errors(actual, forecasts, scales, np.ones(1, np.float32)).ravel().tolist() == [10, 1]
     assert own_errors(actual, forecasts, scales, np.zeros(1, np.float32)).ravel() == pytest.approx([1, 0.1])
+
+
+def test_errors_of_logarithms_widen_an_interval_as_the_forecast_grows() -> None:
+    below, above = np.log([[[0.5]], [[0.5]]]), np.log([[[4.0]], [[4.0]]])
+    forecasts = np.array([[[10.0]], [[1000.0]]], np.float32)
+    lower, upper = bounds(forecasts, below, above, np.ones((2, 1)), logarithms=True, non_negative=True)
+    assert lower.ravel() == pytest.approx([5, 500])
+    assert upper.ravel() == pytest.approx([40, 4000])
+
+
+@given(
+    st.floats(2.0**-99, 2.0**99, width=32),
+    st.floats(-200, 0),
+    st.floats(0, 200),
+    st.floats(0, 1e30),
+)
+def test_intervals_of_logarithms_hold_the_forecast_and_stay_above_zero(
+    centre: float, below: float, above: float, scale: float
+) -> None:
+    forecast = np.full((1, 1, 1), centre, np.float32)
+    margin, other = np.full((1, 1, 1), below), np.full((1, 1, 1), above)
+    lower, upper = bounds(forecast, margin, other, np.full((1, 1), scale), logarithms=True, non_negative=True)
+    assert 0 <= lower.item() < centre < upper.item() < np.inf or upper.item() == LARGEST
+
+
+@given(st.floats(1e-15, 1e15), st.floats(1e-15, 1e15))
+def test_what_would_have_come_is_what_came(actual: float, forecast: float) -> None:
+    for logarithms in (True, False):
+        errors = errors_of(np.array([actual]), np.array([forecast]), logarithms=logarithms)
+        found = shifted(np.array([forecast]), errors, logarithms=logarithms)
+        assert found.item() == pytest.approx(actual, rel=1e-6, abs=1e-6 * forecast)
+
+
+def test_a_value_without_a_logarithm_makes_a_large_error_and_no_infinity() -> None:
+    values = np.array([[[0.0]], [[-3.0]]], np.float32)
+    found = own_errors(
+        values, np.ones_like(values), np.ones((2, 1), np.float32), np.ones(1, np.float32), logarithms=True
+    )
+    assert (found < -80).all()
+    assert np.isfinite(found).all()
 
 
 def test_sampled_futures_keep_the_errors_of_one_origin_together() -> None:

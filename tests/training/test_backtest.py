@@ -94,28 +94,6 @@ def test_mase_leaves_out_a_series_that_never_changed_before_the_test_part(tmp_pa
     assert result.one_step[NAIVE].mase == pytest.approx(1)
 
 
-def test_the_error_table_holds_sorted_errors_in_units_of_the_window_scale(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=400).cumsum()
-    evaluation = backtest(engine_of(tmp_path, "mean"), panel_of(values), Split((Boundary(100, 150),), 3))
-    table, (roll,) = evaluation.errors, evaluation.rolls
-    assert table is not None
-    assert table.origins == len(roll.origins) == 248
-    (feature,) = table.errors
-    assert [len(row) for row in feature] == [200, 200, 200]
-    assert all(list(row) == sorted(row) for row in feature)
-    ranges = np.array([np.ptp(values[origin - 7 : origin + 1]) for origin in roll.origins])
-    expected = (roll.actual[:, 0, 0] - roll.forecasts[MODEL][:, 0, 0]) / ranges
-    assert feature[0][0] == pytest.approx(expected.min(), rel=1e-3)
-    assert feature[0][-1] == pytest.approx(expected.max(), rel=1e-3)
-    assert np.median(feature[0]) == pytest.approx(np.median(expected), abs=0.01)
-
-
-def test_a_model_that_tells_no_scale_gets_no_error_table(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=100).cumsum()
-    evaluation = backtest(engine_of(tmp_path, "bidirectional"), panel_of(values), Split((Boundary(70, 80),), 3))
-    assert evaluation.errors is None
-
-
 def test_progress_is_told_after_each_series(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     panel, split = panel_of(np.arange(60.0), np.arange(60.0)), Split((Boundary(40, 50),) * 2, 1)

@@ -38,6 +38,16 @@ def test_errors_are_those_of_the_validation_part_over_the_scale_of_each_window(t
         assert table.array[place, 0, 0] == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
+def test_errors_of_a_model_in_logarithms_are_those_of_logarithms(tmp_path: Path) -> None:
+    values = np.exp(walk(200) / 10)
+    engine = Engine.open(write_artifact(tmp_path / "model.onnx", "mean", context_length=8, logarithms=True))
+    table = error_table(engine, panel_of(values), Split((Boundary(100, 150),), 3))
+    assert table is not None
+    window = values[92:100, 0]
+    expected = np.log(values[100, 0] / window.mean()) / np.ptp(window)
+    assert table.array[0, 0, 0] == pytest.approx(expected, rel=1e-3)
+
+
 def test_neither_the_test_part_nor_the_training_part_says_anything(tmp_path: Path) -> None:
     values = walk(200)
     engine, split = engine_of(tmp_path), Split((Boundary(100, 150),), 3)

@@ -271,7 +271,7 @@ def test_a_network_in_logarithms_gives_a_grown_series_the_forecast_grown_as_much
     grown, _, wider = network.step(values * 1000, fresh)
 
     np.testing.assert_allclose(np.asarray(grown), 1000 * np.asarray(forecast), rtol=1e-3)
-    np.testing.assert_allclose(np.asarray(wider), 1000 * np.asarray(scale), rtol=1e-3)
+    np.testing.assert_allclose(np.asarray(wider), np.asarray(scale), rtol=1e-3)  # it is that of logarithms
 
 
 def test_values_at_or_below_zero_give_a_network_in_logarithms_no_infinities() -> None:
@@ -293,3 +293,13 @@ def test_a_scale_by_the_season_is_that_of_changes_from_season_to_season() -> Non
 
     spread = drifting.std(axis=1)
     np.testing.assert_allclose(np.asarray(scale), np.sqrt(spread * 0.5), rtol=1e-3)
+
+
+def test_errors_of_a_network_scaled_by_the_season_are_over_the_change_from_season_to_season() -> None:
+    network = Forecaster.from_network(Network(layers=(4,), scaling="season"), features=1, season=6)
+    values = wave(30, 6, noise=0.0).astype(np.float32)
+    drifting = values + 0.5 * np.arange(values.shape[1], dtype=np.float32)[:, None] / 6
+
+    _, _, scale = step(network, drifting)
+
+    np.testing.assert_allclose(scale, 0.5, rtol=1e-3)

@@ -61,6 +61,15 @@ def test_intervals_reach_to_the_errors_in_place_and_are_scored_as_winkler_does()
     assert tally.at(80.0, 1) == scores
 
 
+def test_intervals_of_logarithms_reach_so_many_times_as_far_as_the_forecast_is_large() -> None:
+    errors = TableErrors(table(*np.log([0.5, 1.0, 2.0])), [50.0], horizon=1, logarithms=True)
+    tally = IntervalTally([50.0], series=1, horizon=1, non_negative=True)
+    forecast = np.array([[[10.0]], [[100.0]]])
+    ((lower, upper),) = tally.bounds(forecast, errors.reach(np.ones((2, 1)))).values()
+    assert lower.ravel() == pytest.approx([5, 50])
+    assert upper.ravel() == pytest.approx([20, 200])
+
+
 def test_crps_is_twice_the_mean_pinball_loss_of_the_deciles() -> None:
     tally = IntervalTally([], series=1, horizon=1, non_negative=False)
     reach = TableErrors(table(*np.linspace(-1.0, 1.0, 11)), [], horizon=1).reach(np.ones((1, 1)))
