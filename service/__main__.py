@@ -20,6 +20,8 @@ from service.settings import PREFIX, Settings
 from service.tls import Tls
 
 _USAGE_ERROR: Final = 2
+_OTHER_FILES: Final = 1024
+"""Files that are open beside connections, those included that are about to be refused: models, libraries."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,8 +94,9 @@ def _serve(settings: Settings, tls: Tls | None) -> int:
 
     from service.log import log_configuration
     from service.protocol import BoundedProtocol
-    from service.server import serve
+    from service.server import allow_files, serve
 
+    allow_files(2 * settings.max_connections + _OTHER_FILES)
     config = Config(
         "service.app:application_from_environment",
         factory=True,

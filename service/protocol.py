@@ -1,7 +1,8 @@
 """The server's side of a connection: uvicorn's own, bounded in what it takes, and with a short way to forecasts.
 
-Bounded: without an end to what is taken before a request has begun, a client that never ends its headers fills the
-memory, and one that never sends any holds a connection for good.
+Bounded, in bytes, in time and in number: a client that never ends its headers would fill the memory; one that sends
+a byte at a time, or never reads its answer, would hold a connection for good; and connections that are merely held
+would keep others out.
 
 Short: uvicorn's bookkeeping for ASGI messages costs half as much as a forecast. A small request for one is answered
 without them, in the same words; everything else is uvicorn's.
@@ -9,7 +10,7 @@ without them, in the same words; everything else is uvicorn's.
 
 import asyncio
 from asyncio import BaseTransport, TimerHandle, Transport
-from http import HTTPStatus
+from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -17,8 +18,18 @@ from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.policy import LINES
-from service.api.problems import INTERNAL_ERROR, problem
+from service.api.problems import (
+    HEAD_TOO_LARGE,
+    INTERNAL_ERROR,
+    MALFORMED_REQUEST,
+    OVERLOADED,
+    REQUEST_TIMEOUT,
+    Kind,
+    problem,
+)
 from service.api.shortcut import Answer, Answered, Shortcut, respond
+from service.api.state import Service, State
+from service.scheduler import REQUESTS_REFUSED
 
 LONGEST_HEAD: Final = 65_536
 """Bytes of a request line and its headers; what arrives together with an end of them is not counted."""
@@ -33,10 +44,22 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _END_OF_ALIVE: Final = LINES + b"\r\n"
 _END_OF_LAST: Final = LINES + b"connection: close\r\n\r\n"
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
-_REFUSAL: Final = (
-    b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
-)
-_TOO_LONG: Final = f"The request line and headers have more than {LONGEST_HEAD} bytes."
+
+# A request may take as much time again for every so many bytes of it that have come: 13 kB/s, as it is by default.
+_BYTES_OF_A_TURN: Final = 262_144
+# So many bodies of the largest size are read and thrown away behind a refusal: clients send to the end, then they read.
+_BODIES_IN_VAIN: Final = 8
+# A client that reads so much of its answer in the time that it has, has it again.
+_LEAST_READ: Final = 16_384
+
+# Where connections run out, one gives way on which no request has come for so long, of so many that are looked at.
+_IDLE_SECONDS: Final = 1.0
+_MOST_LOOKED_AT: Final = 64
+# So many beyond the limit, and a share of it, are told so, as soon as they ask or after a while; a flood is hung up on.
+_FEWEST_TOLD: Final = 16
+_SHARE_TOLD: Final = 0.25
+_SECONDS_UNTIL_TOLD: Final = 1.0
+_TOO_MANY: Final = "too many connections are open: close those that are idle, or connect again a little later"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -47,9 +70,20 @@ class BoundedProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _is_midway = False
     """Whether a request has begun that has not come to its end."""
+    _bytes = 0
+    """How much has come of that request."""
     _waiting_since: float | None = None
-    """When the wait for a request's head began; None while one is answered."""
+    """When the wait for a request's head began; None while one comes or is answered."""
+    _reading_since: float | None = None
+    """When a request began to come that did not come at once; None where none is on its way."""
+    _unread_since: float | None = None
+    """Since when nothing more is written, for the client does not read; None while it does."""
+    _unread = 0
+    """How much was unread then."""
+    _last_words: bytes | None = None
+    """What is said before the connection is closed; nothing more is read meanwhile."""
     _watch: TimerHandle | None = None
+    _service: Service
     _known: dict[bytes, "Head"]
     _exchange: "Exchange | None" = None
     """The last request that went the short way; others may have come behind it."""
@@ -58,7 +92,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
         self._known = _known.setdefault(self.app, {}) if isinstance(self.app, Shortcut) else {}
+        self._service = cast(State, self.app_state)["service"]
+        settings = self._service.settings
+        self._period = min(self.timeout_keep_alive, settings.read_seconds, settings.write_seconds)
+        self._watch = self.loop.call_later(self._period, self._look)
         self._wait()
+        if len(self.connections) > settings.max_connections:
+            self._make_room(settings.max_connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of a connection, and of the work for it."""
@@ -70,7 +110,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that does not come to its end is refused."""
-        if self._is_between_requests:
+        if self._last_words is not None:
+            if not self._is_answering:
+                self._part()
+        elif self._is_between_requests:
             end = data.find(_END_OF_HEAD, 0, _LONGEST_KNOWN) + len(_END_OF_HEAD)
             known = self._known.get(data[:end])
             if known is not None and len(data) == end + known.length:
@@ -86,24 +129,84 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._read(data)
 
-    def _read(self, data: bytes) -> None:
-        self._has_moved_on = False
-        super().data_received(data)
-        if self._has_moved_on or not self._in_head or self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > LONGEST_HEAD:
-            self.logger.warning("Request head too large.")
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LONG)
+    def pause_writing(self) -> None:
+        """Know that the client does not read what is written."""
+        super().pause_writing()
+        self._unread_since, self._unread = self.loop.time(), self.transport.get_write_buffer_size()
+
+    def resume_writing(self) -> None:
+        """Know that the client reads again."""
+        super().resume_writing()
+        self._unread_since = None
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
-        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+        self._refuse(MALFORMED_REQUEST)
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
-        content = message.encode()
-        self.transport.write(_REFUSAL % (status, status.phrase.encode(), len(content), LINES, content))
+    def _read(self, data: bytes) -> None:
+        self._has_moved_on = False
+        super().data_received(data)
+        if self._last_words is not None or self.transport.is_closing():
+            return
+        if self._is_midway:
+            self._go_on_reading(len(data))
+        if self._has_moved_on or not self._in_head:
+            return
+        self._head_bytes += len(data)
+        if self._head_bytes > LONGEST_HEAD:
+            self._refuse(HEAD_TOO_LARGE)
+
+    def _go_on_reading(self, more: int) -> None:
+        """Wait for the rest of a request, of which so many more bytes have come."""
+        self._bytes += more
+        if self._reading_since is None:
+            self._waiting_since, self._reading_since = None, self.loop.time()
+        in_vain = not self._in_head and self.cycle.response_complete
+        if in_vain and self._bytes > _BODIES_IN_VAIN * self._service.settings.max_body_bytes:
+            self.transport.abort()
+
+    def _refuse(self, kind: Kind) -> None:
+        """Read nothing more, and close with a word about it when the requests before have been answered."""
+        self._last_words = _words(kind, kind.detail)
+        if not self._in_head:  # what is refused is the last request that has begun
+            if not self.pipeline:
+                self._part()
+                return
+            self.pipeline.popleft()
+        if self._is_answering:
+            self.flow.pause_reading()
+        else:
+            self._part()
+
+    def _part(self) -> None:
+        """Say the last words, unless the request has its answer already, and close."""
+        if self._in_head or not getattr(self.cycle, "response_started", False):
+            self.transport.write(self._last_words or b"")
+        if self._is_answering:
+            self.cycle.disconnected = True
         self.transport.close()
+
+    def _make_room(self, most: int) -> None:
+        """Where there are too many connections, let an idle one go, or else this one."""
+        looked_at = [other for other in islice(self.connections, _MOST_LOOKED_AT) if isinstance(other, BoundedProtocol)]
+        idle = max(looked_at, key=BoundedProtocol.idle_seconds)
+        if idle.idle_seconds() >= _IDLE_SECONDS:
+            idle.timeout_keep_alive_handler()
+            self.connections.discard(idle)  # not only when the loop has come round
+            return
+        self._count_refused("connections")
+        if len(self.connections) > most * (1 + _SHARE_TOLD) + _FEWEST_TOLD:
+            self.transport.abort()
+            return
+        # Said when a request has come: on a connection that is closed with something unread, it would be lost.
+        self._last_words = _words(OVERLOADED, _TOO_MANY, retry_after=1)
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self.loop.call_later(_SECONDS_UNTIL_TOLD, self._part)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     @property
     def _is_between_requests(self) -> bool:
@@ -151,38 +254,78 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._has_moved_on = True
         self._is_midway = False
+        self._bytes = 0
+        self._reading_since = None
         if isinstance(self.cycle, Exchange) and self.cycle.more_body:
             self.cycle.begin()
         else:
             super().on_message_complete()
+            if not self._is_answering:  # it has been refused before it came to its end
+                self._wait()
 
     def on_response_complete(self) -> None:
         """Go on with the request that waits behind the one answered, or wait for another."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
+            self.flow.resume_reading()
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._last_words is not None:
+            self._part()
         else:
-            self._wait()
+            self.flow.resume_reading()
+            if self._reading_since is None:
+                self._wait()
 
     def _wait(self) -> None:
-        """Wait for a head. One timer goes on and on: to set and cancel one for each request would take its time."""
+        """Wait for a head. One timer looks now and then: to set and cancel one for each request would take its time."""
         self._waiting_since = self.loop.time()
-        if self._watch is None:
-            self._watch = self.loop.call_later(self.timeout_keep_alive, self._look)
+
+    def idle_seconds(self) -> float:
+        """How long a request has been waited for; 0 where one comes or is answered."""
+        return 0.0 if self._waiting_since is None else self.loop.time() - self._waiting_since
 
     def _look(self) -> None:
-        """Close a connection that has waited too long."""
-        self._watch = None
-        if self._waiting_since is None:
-            return  # the next wait sets a new timer
-        left = self._waiting_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self._watch = self.loop.call_later(left, self._look)
-        else:
-            self.timeout_keep_alive_handler()
+        """Close a connection that has taken too long over something, and look again before it can for another."""
+        settings = self._service.settings
+        now = self.loop.time()
+        left = self._period
+        if self._unread_since is not None or self.transport.is_closing():
+            left = self._look_at_what_is_unread(now, settings.write_seconds)
+        elif self._reading_since is not None:
+            left = self._look_at_what_comes(now, settings.read_seconds)
+        elif self._waiting_since is not None:
+            left = self._waiting_since + self.timeout_keep_alive - now
+            if left <= 0:
+                self.timeout_keep_alive_handler()
+        self._watch = self.loop.call_later(min(left, self._period) if left > 0 else self._period, self._look)
+
+    def _look_at_what_is_unread(self, now: float, patience: float) -> float:
+        """Hang up on a client that reads no more; return how many seconds it has left."""
+        unread = self.transport.get_write_buffer_size()
+        if self._unread_since is None or unread <= self._unread - _LEAST_READ:
+            self._unread_since, self._unread = now, unread
+        left = self._unread_since + patience - now
+        if left <= 0:
+            self._count_refused("slow")
+            self.transport.abort()
+        return left
+
+    def _look_at_what_comes(self, now: float, patience: float) -> float:
+        """Refuse a request that comes too slowly; return how many seconds it has left."""
+        if self._reading_since is None or self.flow.read_paused:
+            self._reading_since = now  # it waits for others before it, and is not to blame
+        if self._in_head or self._is_answering:
+            patience *= 1 + self._bytes / _BYTES_OF_A_TURN
+        left = self._reading_since + patience - now
+        if left <= 0:
+            self._count_refused("slow")
+            self._refuse(REQUEST_TIMEOUT)
+        return left
+
+    def _count_refused(self, reason: str) -> None:
+        self._service.metrics.counter(REQUESTS_REFUSED, reason=reason).add()
 
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: uvicorn's own timer is never set."""
@@ -301,6 +444,13 @@ class Exchange:
         # Whoever waits for the client's end is cancelled with this exchange when it comes.
         await asyncio.get_running_loop().create_future()
         return {"type": "http.disconnect"}
+
+
+def _words(kind: Kind, detail: str, *, retry_after: int | None = None) -> bytes:
+    """A whole response, after which the connection is closed."""
+    response = problem(kind, detail, headers={} if retry_after is None else {"Retry-After": str(retry_after)})
+    lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
+    return b"".join([STATUS_LINE[kind.status], *lines, _END_OF_LAST, bytes(response.body)])
 
 
 def _asks_to_go_on(name: bytes, value: bytes) -> bool:

@@ -49,6 +49,7 @@ INLINE_SECONDS: Final = 0.004
 
 WINDOWS_UNDER_WAY: Final = "leadtime_windows_under_way"
 REQUESTS_GIVEN_UP: Final = "leadtime_requests_given_up"
+REQUESTS_REFUSED: Final = "leadtime_requests_refused"
 ROWS_OF_A_RUN: Final = "leadtime_run_rows"
 
 NOT_FINITE: Final = (

@@ -98,6 +98,16 @@ class Settings(BaseSettings):
         description="How often the folder is looked through, beside being watched; 0 = neither.",
     )
     keep_alive_seconds: int = Field(default=75, ge=1, description="How long an idle connection is kept.")
+    max_connections: int = Field(default=4096, ge=1, le=1_000_000, description="Most open connections of a process.")
+    read_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a request may take to come, and as long again for each 256 KiB of it.",
+    )
+    write_seconds: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False, description="How long a client may leave an answer unread."
+    )
     drain_seconds: int = Field(
         default=30, ge=0, description="How long requests in flight may take to finish at a stop."
     )

@@ -29,6 +29,7 @@ from service.api.problems import (
     INVALID_REQUEST,
     NOT_FOUND,
     NOT_READY,
+    OVERLOADED,
     UNREADABLE_BODY,
     UNSUPPORTED_MEDIA_TYPE,
 )
@@ -58,6 +59,7 @@ _ERRORS: Final = describe_errors(
     FORECAST_OUT_OF_RANGE,
     INTERNAL_ERROR,
     NOT_READY,
+    OVERLOADED,
     DEADLINE_EXCEEDED,
 )
 

@@ -19,7 +19,7 @@ from service.api.route import GuardedRoute
 from service.api.state import service_of
 from service.metrics import Key, collect
 from service.registry import FILES_REFUSED, MODEL_LOADS, VERSIONS_SERVED
-from service.scheduler import REQUESTS_GIVEN_UP, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
+from service.scheduler import REQUESTS_GIVEN_UP, REQUESTS_REFUSED, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
 from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +27,8 @@ MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _MEANINGS: Final = {
     WINDOWS_UNDER_WAY: "Windows whose forecasts have been begun or wait to be, at the moment.",
     REQUESTS_GIVEN_UP: "Requests given up: the client had hung up (cancelled), or the time was up (expired).",
+    REQUESTS_REFUSED: "Requests refused before any work on them, by reason: predicted to be late (deadline), too many "
+    "steps wait (steps), too many connections (connections), or the client sends or reads too slowly (slow).",
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
     MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
     VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",

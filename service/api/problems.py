@@ -69,6 +69,14 @@ INVALID_HEADER: Final = Kind(
     "A header of the request holds something that it cannot hold. The detail names it and says what it may hold.",
     "the header X-Request-Timeout-Ms must be a whole number of milliseconds, 1 or more, in at most 9 digits",
 )
+MALFORMED_REQUEST: Final = Kind(
+    "malformed-request",
+    "This is not HTTP",
+    400,
+    "What came is not a request of HTTP/1.1, so that the service does not know where the next one begins. The "
+    "connection is closed.",
+    "what came is no request of HTTP/1.1",
+)
 UNAUTHENTICATED: Final = Kind(
     "unauthenticated",
     "A key is needed",
@@ -97,6 +105,14 @@ METHOD_NOT_ALLOWED: Final = Kind(
     405,
     "The path exists, but answers other methods: those of the header Allow.",
     "this path answers POST only",
+)
+REQUEST_TIMEOUT: Final = Kind(
+    "request-timeout",
+    "The request came too slowly",
+    408,
+    "The request had not come to its end after LEADTIME_READ_SECONDS, and as long again for each 256 KiB of it. The "
+    "connection is closed.",
+    "the request took too long to come: send it at once, or raise LEADTIME_READ_SECONDS",
 )
 BODY_TOO_LARGE: Final = Kind(
     "body-too-large",
@@ -138,6 +154,13 @@ TOO_MANY_REQUESTS: Final = Kind(
     "Retry-After says in how many seconds the next will be answered.",
     "more than 100 requests in 1 s: wait before the next",
 )
+HEAD_TOO_LARGE: Final = Kind(
+    "head-too-large",
+    "The headers are too large",
+    431,
+    "The request line and the headers have more bytes than are read. The connection is closed.",
+    "the request line and headers have more than 65536 bytes",
+)
 INTERNAL_ERROR: Final = Kind(
     "internal-error",
     "Internal error",
@@ -151,6 +174,14 @@ NOT_READY: Final = Kind(
     503,
     "The service is stopping, or has no model to answer from. Send requests elsewhere, or again a little later.",
     "the service is stopping",
+)
+OVERLOADED: Final = Kind(
+    "overloaded",
+    "Too much is asked",
+    503,
+    "The service has more to do than it could do in the time that the request has, or more connections than it takes. "
+    "Nothing was done for the request: Retry-After says in how many seconds to send it again, here or elsewhere.",
+    "the forecast would not be complete in the time that the request has: send it again later, or give it more time",
 )
 DEADLINE_EXCEEDED: Final = Kind(
     "deadline-exceeded",
@@ -166,17 +197,21 @@ KINDS: Final = {
     for kind in (
         UNREADABLE_BODY,
         INVALID_HEADER,
+        MALFORMED_REQUEST,
         UNAUTHENTICATED,
         FORBIDDEN,
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
+        REQUEST_TIMEOUT,
         BODY_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         INVALID_REQUEST,
         FORECAST_OUT_OF_RANGE,
         TOO_MANY_REQUESTS,
+        HEAD_TOO_LARGE,
         INTERNAL_ERROR,
         NOT_READY,
+        OVERLOADED,
         DEADLINE_EXCEEDED,
     )
 }

@@ -4,12 +4,14 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.api.policy import HEADERS
 from tests.end_to_end.process import PATIENCE, Running, running
 
 GOOD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -45,6 +47,18 @@ def read_to_end(connection: socket.socket) -> bytes:
     return answer
 
 
+def read_problem(connection: socket.socket) -> tuple[bytes, dict[bytes, bytes], dict[str, Any]]:
+    """Read a refusal to the end of the connection: its status line, its headers and its document."""
+    head, _, body = read_to_end(connection).partition(b"\r\n\r\n")
+    status, *lines = head.split(b"\r\n")
+    headers = dict(line.split(b": ", 1) for line in lines)
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"connection"] == b"close"
+    assert set(HEADERS) <= set(headers.items())
+    assert len(body) == int(headers[b"content-length"])
+    return status, headers, json.loads(body)
+
+
 def send_without_end(connection: socket.socket, part: bytes) -> bool:
     """Send a part again and again, at most 64 MiB; return whether the service has put an end to it."""
     try:
@@ -68,9 +82,9 @@ def test_headers_without_end_are_cut_off(service: Running, before: bytes, part: 
 def test_headers_that_are_too_large_are_refused_with_the_limit(service: Running) -> None:
     with connect(service) as connection:
         connection.sendall(GOOD + HEADER * 64 + b"Y: ")
-        status, _, rest = read_to_end(connection).partition(b"\r\n")
+        status, _, problem = read_problem(connection)
     assert status == b"HTTP/1.1 431 Request Header Fields Too Large"
-    assert rest.endswith(b"The request line and headers have more than 65536 bytes.")
+    assert problem["detail"] == "the request line and headers have more than 65536 bytes"
 
 
 @pytest.mark.parametrize("size", [1000, 50_000])
@@ -146,11 +160,33 @@ def test_the_finer_points_of_http_are_kept(service: Running, head: bytes, end: b
     assert end in answer
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /health/li"], ids=["nothing", "half a line"])
+@pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "a blank line"])
 def test_a_connection_on_which_no_request_comes_is_closed(impatient: Running, sent: bytes) -> None:
     with connect(impatient) as connection:
         connection.sendall(sent)
         assert read_to_end(connection) == b""
+
+
+@pytest.mark.parametrize(
+    "sent", [b"good morning\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", GOOD + b"Content-Length: 1, 2\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_with_a_problem_document(service: Running, sent: bytes) -> None:
+    with connect(service) as connection:
+        connection.sendall(sent)
+        status, _, problem = read_problem(connection)
+    assert status == b"HTTP/1.1 400 Bad Request"
+    assert problem["type"] == "/problems/malformed-request"
+
+
+def test_what_is_no_http_is_refused_behind_the_answers_to_what_came_before(service: Running) -> None:
+    body = b'{"window": [1, 2]}'
+    request = b"POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    chunk = b"POST /forecast HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno length\r\n"
+    for nonsense in (b"nonsense\r\n\r\n", chunk):
+        with connect(service) as connection:
+            connection.sendall(request + GOOD + b"\r\n" + request + nonsense)
+            answers = read_to_end(connection).split(b"HTTP/1.1 ")[1:]
+        assert [answer[:3] for answer in answers] == [b"200", b"200", b"200", b"400"]
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/models", "/docs", "/openapi.json"])
