@@ -100,8 +100,11 @@ class Engine:
         """
         check_stands_alone(content)
         session = _load(content)
-        metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
-        check_graph(metadata, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+        try:
+            metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
+            check_graph(metadata, _tensors(session.get_inputs()), _tensors(session.get_outputs()))
+        except UnicodeDecodeError as error:
+            raise ArtifactError("its metadata, or a name in its graph, is not text in UTF-8") from error
         engine = cls(metadata, digest_of(content), session)
         try:
             _try_out(engine)

@@ -236,6 +236,12 @@ def test_a_file_that_is_cut_short_anywhere_is_refused(tmp_path_factory: pytest.T
     fault_of(path)
 
 
+def test_metadata_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    content = write_artifact(tmp_path / "model.onnx").read_bytes()
+    with pytest.raises(ArtifactError, match="its metadata, or a name in its graph, is not text in UTF-8"):
+        Engine.load(content.replace(b"A drift model", b"A dr\xefft model"))
+
+
 def test_weights_in_the_working_directory_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_broken_artifact(tmp_path / "model.onnx", "external data")
     (tmp_path / "weights.bin").write_bytes(np.ones(1024, np.float32).tobytes())
