@@ -14,8 +14,9 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Message
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.policy import LINES
 from service.api.problems import (
@@ -72,6 +73,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Whether a request has begun that has not come to its end."""
     _bytes = 0
     """How much has come of that request."""
+    _is_offered = False
+    """Whether the request whose head was read offers to go on in another protocol."""
     _waiting_since: float | None = None
     """When the wait for a request's head began; None while one comes or is answered."""
     _reading_since: float | None = None
@@ -87,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _known: dict[bytes, "Head"]
     _exchange: "Exchange | None" = None
     """The last request that went the short way; others may have come behind it."""
+    _answered: RequestResponseCycle | None = None
+    """The last request whose answer began on uvicorn's way; others may wait behind it."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
@@ -104,6 +109,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Let go of a connection, and of the work for it."""
         if self._watch is not None:
             self._watch.cancel()
+        if self._answered is not None and not self._answered.response_complete:
+            # uvicorn tells the last request alone.
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.give_up()
@@ -139,13 +148,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._unread_since = None
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(MALFORMED_REQUEST)
-
     def _read(self, data: bytes) -> None:
         self._has_moved_on = False
-        super().data_received(data)
+        self._feed(data)
         if self._last_words is not None or self.transport.is_closing():
             return
         if self._is_midway:
@@ -155,6 +160,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes += len(data)
         if self._head_bytes > LONGEST_HEAD:
             self._refuse(HEAD_TOO_LARGE)
+
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                # The parser takes what follows for that other protocol: the request's body, to begin with.
+                data = self._head_without_offer() + data[offer.args[0] :] if self._is_offered else b""
+            except HttpParserError:
+                self.logger.warning("Invalid HTTP request received.")
+                self._refuse(MALFORMED_REQUEST)
+                return
+
+    def _head_without_offer(self) -> bytes:
+        """The head that was read, without the offer to go on in another protocol, for a parser that is new."""
+        self._is_offered = False
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        return b"\r\n".join(lines) + _END_OF_HEAD
 
     def _go_on_reading(self, more: int) -> None:
         """Wait for the rest of a request, of which so many more bytes have come."""
@@ -232,7 +259,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Begin with a request."""
+        """Begin with a request; one that offers another protocol is read anew without the offer."""
+        self._is_offered = self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
+        if self._is_offered:
+            return
         self._in_head = False
         self._has_moved_on = True
         self._head_bytes = 0
@@ -251,6 +281,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Know that the next bytes are another request's."""
+        if self._is_offered:
+            return
         self._in_head = True
         self._has_moved_on = True
         self._is_midway = False
@@ -326,6 +358,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count_refused(self, reason: str) -> None:
         self._service.metrics.counter(REQUESTS_REFUSED, reason=reason).add()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: uvicorn's own timer is never set."""

@@ -199,3 +199,24 @@ def test_what_can_be_got_can_be_asked_about(client: httpx.Client, path: str) -> 
 def test_what_cannot_be_got_cannot_be_asked_about(client: httpx.Client) -> None:
     assert client.head("/forecast").status_code == 405
     assert client.head("/nowhere").status_code == 404
+
+
+def test_clients_that_hang_up_with_several_requests_on_their_way_are_no_failure(service: Running) -> None:
+    with service.client() as client:
+        for _ in range(50):
+            connection = connect(service)
+            connection.sendall((b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") * 3)
+            connection.close()
+        assert client.get("/metrics").status_code == 200
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_an_offer_of_another_protocol_is_passed_over(service: Running) -> None:
+    body = b'{"window": [1, 2]}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    request = b"POST /forecast HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b"
+    with connect(service) as connection:
+        for headers in (offer, b"", offer, b"Connection: close\r\n"):
+            connection.sendall(request % (headers, len(body), body))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+    assert "WebSocket" not in service.log.read_text()
