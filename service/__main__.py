@@ -108,7 +108,7 @@ def _serve(settings: Settings, tls: Tls | None) -> int:
         ws="none",
         lifespan="on",
         ssl_context_factory=None if tls is None else tls.context,
-        log_config=log_configuration(settings.log_level),
+        log_config=log_configuration(settings.log_level, settings.log_format),
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp
 from service.api import docs, forecast, health, metrics, models, problems
 from service.api.access import Access
 from service.api.head import HeadAsGet
+from service.api.journal import Journal
+from service.api.observation import Observed, Observer
 from service.api.openapi import TITLE, build_openapi
 from service.api.policy import OtherOrigins, Policy
 from service.api.shortcut import Shortcut
@@ -47,7 +49,7 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The application within what every answer has, those of failures included."""
         app = super().build_middleware_stack()
-        return Policy(OtherOrigins(app, self.origins) if self.origins else app)
+        return Observed(Policy(OtherOrigins(app, self.origins) if self.origins else app))
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -68,7 +70,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
         keyring = None if settings.keys is None else Keyring(settings.keys)
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
-        service = Service(settings, registry, scheduler, counts, shadows, access)
+        service = Service(settings, registry, scheduler, counts, shadows, access, _observer(settings, counts))
         if owns_process:
             _spare_the_collector()
         watching = _watch(settings, registry)
@@ -119,6 +121,15 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *gc.get_threshold()[1:])
+
+
+def _observer(settings: Settings, counts: Metrics) -> Observer:
+    """What is noted of requests, as the settings have it."""
+    return Observer(
+        counts if settings.request_metrics == "on" else None,
+        None if settings.access_log == "off" else Journal(settings.access_log),
+        None,
+    )
 
 
 def _watch(settings: Settings, registry: Registry) -> Watch | None:

@@ -4,9 +4,12 @@ Each worker writes into a file of its own, through memory that it shares with wh
 addition, and nothing is lost when a worker dies. Whichever worker is asked adds all files up. What a worker has at the
 moment (a gauge) counts while the worker lives; what it has done (a counter, a histogram) counts for good.
 
-A file is a table of 64-bit floats; the lines of another file beside it say what each of them is.
+A file is a table of 64-bit floats; the lines of another file beside it say what each of them is. A worker holds a lock
+on its table as long as it lives, which the kernel takes back from the dead, so that nobody is taken for one of them who
+was given the same process number later.
 """
 
+import fcntl
 import json
 import mmap
 import os
@@ -14,11 +17,11 @@ import threading
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-_CELLS: Final = 8192
+_CELLS: Final = 32_768  # a quarter of a megabyte, of which only what is counted takes any
 _BYTES: Final = 8
 _CELLS_SUFFIX: Final = ".cells"
 _KEYS_SUFFIX: Final = ".keys"
@@ -92,6 +95,8 @@ class Metrics:
         self._used = 0
         self._placing = threading.Lock()
         self._keys_file: Path | None = None
+        self._total = None if folder is None else Total(folder)
+        self._file: int | None = None
         self._map: mmap.mmap | None = None
         if folder is None:
             self.values = memoryview(bytearray(_CELLS * _BYTES)).cast("d")
@@ -99,10 +104,10 @@ class Metrics:
         folder.mkdir(parents=True, exist_ok=True)
         # A number is given to another process some day; a number at a time is not.
         name = f"{os.getpid()}-{time.time_ns()}"
-        cells = folder / f"{name}{_CELLS_SUFFIX}"
-        with cells.open("w+b") as file:
-            file.truncate(_CELLS * _BYTES)
-            self._map = mmap.mmap(file.fileno(), _CELLS * _BYTES)
+        self._file = os.open(folder / f"{name}{_CELLS_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        os.ftruncate(self._file, _CELLS * _BYTES)
+        self._map = mmap.mmap(self._file, _CELLS * _BYTES)
         self.values = memoryview(self._map).cast("d")
         self._keys_file = folder / f"{name}{_KEYS_SUFFIX}"
         self._keys_file.write_bytes(b"")
@@ -124,11 +129,18 @@ class Metrics:
         key = Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds))
         return Histogram(self.values, self._place(key), key.bounds)
 
+    def total(self) -> dict[Key, list[float]]:
+        """What all workers have counted that share the folder; without one, nothing."""
+        return {} if self._total is None else self._total.collect()
+
     def close(self) -> None:
-        """Let go of the file; what was counted stays in it."""
+        """Let go of the file; what was counted stays in it, but for gauges."""
         self.values.release()
         if self._map is not None:
             self._map.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def _place(self, key: Key) -> int:
         known = self._keys.get(key)
@@ -150,19 +162,53 @@ class Metrics:
             return place
 
 
+class Total:
+    """What all workers have counted, added up. A dead worker's files are read once, however many have died."""
+
+    def __init__(self, folder: Path) -> None:
+        """Add up the files of `folder`."""
+        self._folder = folder
+        self._adding = threading.Lock()
+        self._of_the_dead: dict[Key, list[float]] = {}
+        self._dead: set[str] = set()
+
+    def collect(self) -> dict[Key, list[float]]:
+        """The counts of all workers, and what the living ones have at the moment."""
+        with self._adding:
+            living: list[Iterator[tuple[Key, list[float]]]] = []
+            for file in sorted(self._folder.glob(f"*{_KEYS_SUFFIX}")):
+                if file.name in self._dead:
+                    continue
+                if _is_held(file.with_suffix(_CELLS_SUFFIX)):
+                    living.append(_counts_in(file))
+                else:
+                    self._dead.add(file.name)
+                    lasting = ((key, values) for key, values in _counts_in(file) if key.kind != "gauge")
+                    _add(self._of_the_dead, lasting)
+            total = {key: list(values) for key, values in self._of_the_dead.items()}
+            for counts in living:
+                _add(total, counts)
+            return total
+
+
 def collect(folder: Path) -> dict[Key, list[float]]:
-    """Add up what all workers have counted, and what the living ones have at the moment."""
-    total: dict[Key, list[float]] = {}
-    for file in sorted(folder.glob(f"*{_KEYS_SUFFIX}")):
-        cells = array("d", file.with_suffix(_CELLS_SUFFIX).read_bytes())
-        alive = _is_alive(int(file.stem.partition("-")[0]))
-        for place, key in _keys_in(file):
-            if key.kind == "gauge" and not alive:
-                continue
-            values = cells[place : place + key.cells]
-            known = total.get(key)
-            total[key] = list(values) if known is None else [a + b for a, b in zip(known, values, strict=True)]
-    return total
+    """The counts of all workers that count in a folder, added up once."""
+    return Total(folder).collect()
+
+
+def _add(total: dict[Key, list[float]], counts: Iterable[tuple[Key, list[float]]]) -> None:
+    for key, values in counts:
+        known = total.get(key)
+        total[key] = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
+
+
+def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
+    """What one worker has counted; `file` has its keys."""
+    # The keys first, for a key is there before anything is counted under it.
+    keys = list(_keys_in(file))
+    cells = array("d", file.with_suffix(_CELLS_SUFFIX).read_bytes())
+    for place, key in keys:
+        yield key, list(cells[place : place + key.cells])
 
 
 def _keys_in(file: Path) -> Iterator[tuple[int, Key]]:
@@ -173,11 +219,12 @@ def _keys_in(file: Path) -> Iterator[tuple[int, Key]]:
         yield place, Key(kind, name, tuple((label, value) for label, value in labels), tuple(bounds))
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another user's
-        pass
-    return True
+def _is_held(cells: Path) -> bool:
+    """Whether the worker that counts in a file lives."""
+    with cells.open("rb") as file:
+        try:
+            # Shared, so that two who ask at once do not take each other for the worker.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

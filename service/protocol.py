@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import Message
+from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.api.correlation import REQUEST_ID, Correlation, read_correlation
+from service.api.observation import Observer
 from service.api.policy import LINES
 from service.api.problems import (
     HEAD_TOO_LARGE,
@@ -30,6 +32,8 @@ from service.api.problems import (
 )
 from service.api.shortcut import Answer, Answered, Shortcut, respond
 from service.api.state import Service, State
+from service.api.trip import HUNG_UP, Trip
+from service.log import MARKS
 from service.scheduler import REQUESTS_REFUSED
 
 LONGEST_HEAD: Final = 65_536
@@ -44,6 +48,7 @@ _MOST_KNOWN: Final = 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _END_OF_ALIVE: Final = LINES + b"\r\n"
 _END_OF_LAST: Final = LINES + b"connection: close\r\n\r\n"
+_REQUEST_ID_IS: Final = REQUEST_ID + b": "
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 
 # A request may take as much time again for every so many bytes of it that have come: 13 kB/s, as it is by default.
@@ -87,6 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """What is said before the connection is closed; nothing more is read meanwhile."""
     _watch: TimerHandle | None = None
     _service: Service
+    observer: Observer
     _known: dict[bytes, "Head"]
     _exchange: "Exchange | None" = None
     """The last request that went the short way; others may have come behind it."""
@@ -98,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(cast(Transport, transport))
         self._known = _known.setdefault(self.app, {}) if isinstance(self.app, Shortcut) else {}
         self._service = cast(State, self.app_state)["service"]
+        self.observer = self._service.observer
         settings = self._service.settings
         self._period = min(self.timeout_keep_alive, settings.read_seconds, settings.write_seconds)
         self._watch = self.loop.call_later(self._period, self._look)
@@ -195,6 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, kind: Kind) -> None:
         """Read nothing more, and close with a word about it when the requests before have been answered."""
         self._last_words = _words(kind, kind.detail)
+        self.observer.refuse(kind.status, "" if kind is REQUEST_TIMEOUT else kind.name)
         if not self._in_head:  # what is refused is the last request that has begun
             if not self.pipeline:
                 self._part()
@@ -371,7 +379,8 @@ class BoundedProtocol(HttpToolsProtocol):
         app = self.app
         if not isinstance(app, Shortcut):
             return None
-        answer = app.find(self.parser.get_method().decode("latin-1"), self.url.decode("latin-1"), self.headers)
+        path = self.url.decode("latin-1")
+        answer = app.find(self.parser.get_method().decode("latin-1"), path, self.headers)
         if answer is None or self.parser.get_http_version() != "1.1":
             return None
         if self.cycle is not None and not self.cycle.response_complete:  # it has to wait for the one before it
@@ -384,17 +393,20 @@ class BoundedProtocol(HttpToolsProtocol):
                 return None
         if length is None or length > LARGEST_DIRECT:
             return None
-        return Head(answer, self.headers, length, self.parser.should_keep_alive())
+        keep_alive = self.parser.should_keep_alive()
+        return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers))
 
 
 class Head(NamedTuple):
     """The head of a small request that goes the short way."""
 
     answer: Answer
+    path: str
     headers: list[tuple[bytes, bytes]]
     length: int
     """Bytes of the body."""
     keep_alive: bool
+    correlation: Correlation
 
 
 _known: Final[WeakKeyDictionary[Shortcut, dict[bytes, Head]]] = WeakKeyDictionary()
@@ -408,6 +420,7 @@ class Exchange:
         "_body_is_read",
         "_protocol",
         "_task",
+        "_trip",
         "body",
         "disconnected",
         "head",
@@ -428,11 +441,13 @@ class Exchange:
         self._body_is_read = False
         self._protocol = protocol
         self._task: asyncio.Task[None] | None = None
+        self._trip: Trip
 
     def begin(self) -> None:
         """Answer; the body has come."""
         self.more_body = False
-        protocol = self._protocol
+        protocol, head = self._protocol, self.head
+        self._trip = Trip("POST", head.path, head.headers, head.correlation)
         self._task = protocol.loop.create_task(self._run())
         protocol.tasks.add(self._task)
         # Not at the end of `_run`, which a task that is cancelled before its first step never enters.
@@ -445,18 +460,34 @@ class Exchange:
             self._task.cancel()
 
     async def _run(self) -> None:
-        protocol = self._protocol
+        protocol, trip, status = self._protocol, self._trip, HUNG_UP
         try:
-            scope = {"headers": self.head.headers, "client": protocol.client, "state": protocol.app_state}
-            answered = await respond(self.head.answer, scope, self._receive)
+            scope = {
+                "headers": self.head.headers,
+                "client": protocol.client,
+                "state": protocol.app_state,
+                "trip": trip,
+            }
+            answered = await self._respond(scope)
+            if protocol.flow.write_paused and not self.disconnected:
+                await protocol.flow.drain()
+            if not self.disconnected:
+                self._write(answered)
+                status = answered.status
+        finally:
+            if protocol.observer.watches:
+                protocol.observer.finish(trip, status)
+
+    async def _respond(self, scope: Scope) -> Answered:
+        try:
+            return await respond(self.head.answer, scope, self._receive)
         except Exception as error:
-            protocol.logger.error("Exception in ASGI application\n", exc_info=error)
+            trip = self._trip
+            trip.refuse(INTERNAL_ERROR.name, error)
+            MARKS.set(trip.marks)
+            self._protocol.logger.error("Exception in ASGI application\n", exc_info=error)
             failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
-            answered = Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()
-        if not self.disconnected:
-            self._write(answered)
+            return Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
 
     def _write(self, answered: Answered) -> None:
         protocol = self._protocol
@@ -465,6 +496,7 @@ class Exchange:
             parts += (name, b": ", value, b"\r\n")
         for name, value in answered.headers:
             parts += (name, b": ", value, b"\r\n")
+        parts += (_REQUEST_ID_IS, self._trip.request_id, b"\r\n")
         parts.append(_END_OF_ALIVE if self.keep_alive else _END_OF_LAST)
         parts.append(answered.content)
         protocol.transport.write(b"".join(parts))

@@ -94,6 +94,17 @@ class Model(Protocol):
         """
 
 
+class Times:
+    """When the stages of one request's forecasts began and ended, in seconds of `time.perf_counter`."""
+
+    asked: float = 0.0
+    """When the scheduler was asked; 0 as long as it has not been."""
+    begun: float = 0.0
+    """When the first run began that had a window of the request in it; 0 as long as they are not complete."""
+    ended: float = 0.0
+    """When the last one ended; 0 as long as they are not complete."""
+
+
 class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
@@ -132,13 +143,15 @@ class Scheduler:
         seconds: float | None = None,
         scales: Values | None = None,
         known: Sequence[Values] | None = None,
+        times: Times | None = None,
     ) -> Values:
         """Forecast each window, (time, features) of any length, to (windows, horizon, features), in the order given.
 
         The windows must be finite float32 arrays of at least `model.minimum_window` steps, and the horizon at least 1.
         Cancelling gives the rows up at the next turn, and so does the end of `seconds`. Where the model tells a scale,
         `scales`, (windows, features), is filled with that of each window. Where it takes what is known beforehand, each
-        window has its own of `known`, (time + horizon - 1, known): of the step after each of its own, and so on.
+        window has its own of `known`, (time + horizon - 1, known): of the step after each of its own, and so on. It is
+        noted in `times` when it was asked, begun and ended.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
@@ -151,6 +164,8 @@ class Scheduler:
         loop = self._loop = self._loop or asyncio.get_running_loop()
         deadline = math.inf if seconds is None else loop.time() + seconds
         request = _Request(windows, horizon, model, deadline, loop.create_future(), scales, known)
+        if times is not None:
+            times.asked = perf_counter()
         if not windows:
             return request.forecasts
         key = id(model)
@@ -169,6 +184,8 @@ class Scheduler:
             self._cancelled.add()
             lane.disturbed = True
             raise
+        if times is not None:
+            times.begun, times.ended = request.begun, request.ended
         return request.forecasts
 
     async def close(self) -> None:
@@ -246,7 +263,9 @@ class _Request:
         "_known",
         "_order",
         "_windows",
+        "begun",
         "deadline",
+        "ended",
         "forecasts",
         "future",
         "horizon",
@@ -273,6 +292,10 @@ class _Request:
         self.scales = scales
         self.under_way = 0
         self.waiting = False
+        self.begun = 0.0
+        """When its first run began."""
+        self.ended = 0.0
+        """When its last one ended, of those that have ended."""
         self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
         self._windows = windows
         self._known = known
@@ -366,11 +389,15 @@ class _Batch:
     only put aside; they are dealt out to the groups when something changes.
     """
 
-    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "groups", "size")
+    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "begun", "ended", "groups", "is_new", "size")
 
     def __init__(self, groups: list[_Group]) -> None:
         self.groups = groups
         self.size = sum([group.size for group in groups])
+        self.is_new = True
+        """Whether it has rows that were in no run yet."""
+        self.begun = self.ended = 0.0
+        """When its last run began and ended."""
         self._values = _stacked([group.request.window(place) for group in groups for place in group.places])
         self._state: Values | None = None
         self._steps: list[Values] = []
@@ -439,6 +466,7 @@ class _Batch:
             self._state = np.concatenate((self._state, other._state))
         self._due = min(self._due, other._due)
         self._asking = self._asking or other._asking
+        self.is_new = self.is_new or other.is_new
         return self
 
     def _keep(self, kept: npt.NDArray[np.bool_]) -> None:
@@ -581,14 +609,17 @@ class _Lane:
     def run(self, batch: _Batch) -> None:
         """Run a batch, and learn how long that takes. Touches nothing that the loop may touch meanwhile."""
         steps = batch.size * batch.length
-        begin = perf_counter()
+        batch.begun = perf_counter()
         batch.run(self._model)
-        self._model.pace.learn(steps, perf_counter() - begin)
+        batch.ended = perf_counter()
+        self._model.pace.learn(steps, batch.ended - batch.begun)
 
     def finish(self, batch: _Batch, error: BaseException | None) -> None:
         """Take a batch back from its run; a failure is that of its rows' requests alone."""
         if error is None:
             try:
+                if batch.is_new:
+                    _note_begin(batch)
                 if batch.due:
                     self._settle(batch)
             except Exception as failure:
@@ -686,6 +717,7 @@ class _Lane:
         batch.let_go()
         for group in complete:
             request = group.request
+            request.ended = batch.ended
             request.complete(group.size)
             if request.missing:
                 self._admit(request)
@@ -700,6 +732,14 @@ class _Lane:
         request.fail(error)
         self._live.discard(request)
         self.disturbed = True
+
+
+def _note_begin(batch: _Batch) -> None:
+    """Let the requests that a batch is the first of know when its run began."""
+    batch.is_new = False
+    for group in batch.groups:
+        if not group.request.begun:
+            group.request.begun = batch.begun
 
 
 def _stacked(windows: Sequence[Values]) -> Values:

@@ -121,6 +121,14 @@ class Settings(BaseSettings):
         default=None,
         description="Folder in which the workers keep their counts; without it, one that is made and removed again.",
     )
+    request_metrics: Literal["on", "off"] = Field(
+        default="on", description="Whether requests are counted and timed, for `GET /metrics`."
+    )
+    access_log: Literal["off"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        default="off",
+        description="Share of the requests that went well, 0 to 1, that are logged, beside all others; off: none.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="What lines of the log are: text or JSON.")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         default="info", description="The least severe messages that are logged."
     )

@@ -36,6 +36,7 @@ from service.api.problems import (
 from service.api.route import DirectRoute
 from service.api.shortcut import Answer
 from service.api.state import Service
+from service.api.trip import trip_of
 from service.api.windows import windows_for
 from service.errors import Fault, ForecastOutOfRange, InvalidRequest, ShuttingDown
 from service.routing import answering
@@ -141,6 +142,9 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     model = service.registry.find(question.model or settings.default_model, question.version)
     if model.canary is not None:
         model = answering(model, scope["headers"])
+    trip = trip_of(scope)
+    if trip is not None:
+        trip.model = model
     metadata = model.engine.metadata
     wants_intervals = question.levels is not None or question.samples is not None or question.seed is not None
     if table is None:
@@ -160,7 +164,9 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         if to_arrow:
             raise InvalidRequest([Fault("/levels" if question.levels else "/samples", IN_JSON)])
         rows, known, scales = plan.rows, plan.known, plan.scales
-    work = service.scheduler.forecast(model.engine, rows, horizon, seconds=seconds, scales=scales, known=known)
+    work = service.scheduler.forecast(
+        model.engine, rows, horizon, seconds=seconds, scales=scales, known=known, times=trip
+    )
     try:
         if len(rows) * horizon < _WORTH_WATCHING:
             forecasts = await work

@@ -13,5 +13,8 @@ class HeadAsGet:
         """Answer one request."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             # A copy, for by its own one the server knows what was asked.
-            scope = {**scope, "method": "GET"}
+            asked = {**scope, "method": "GET"}
+            await self._app(asked, receive, send)
+            scope["route"] = asked.get("route")
+            return
         await self._app(scope, receive, send)

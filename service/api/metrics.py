@@ -13,11 +13,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.observation import (
+    PARSE_SECONDS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    RUN_SECONDS,
+    WAIT_SECONDS,
+)
 from service.api.openapi import describe_errors
 from service.api.problems import INTERNAL_ERROR
 from service.api.route import GuardedRoute
 from service.api.state import service_of
-from service.metrics import Key, collect
+from service.metrics import Key
 from service.registry import FILES_REFUSED, MODEL_LOADS, VERSIONS_SERVED
 from service.scheduler import REQUESTS_GIVEN_UP, REQUESTS_REFUSED, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
 from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
@@ -25,10 +32,16 @@ from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _MEANINGS: Final = {
+    REQUESTS: "Requests, by route, model and version that were to answer, and status; 499: the client was gone.",
+    REQUEST_SECONDS: "From a request's last byte to its answer's last, of those that were answered.",
+    PARSE_SECONDS: "Of that, until its windows were read and checked.",
+    WAIT_SECONDS: "Of that, from then until the first run began that had one of its windows in it.",
+    RUN_SECONDS: "Of that, from then until its last run ended; others share the runs, and have some in between.",
     WINDOWS_UNDER_WAY: "Windows whose forecasts have been begun or wait to be, at the moment.",
     REQUESTS_GIVEN_UP: "Requests given up: the client had hung up (cancelled), or the time was up (expired).",
-    REQUESTS_REFUSED: "Requests refused before any work on them, by reason: predicted to be late (deadline), too many "
-    "steps wait (steps), too many connections (connections), or the client sends or reads too slowly (slow).",
+    REQUESTS_REFUSED: "Requests that were refused or failed, by reason: predicted to be late (deadline), too many "
+    "steps wait (steps), too many connections (connections), the client sends or reads too slowly (slow), or the name "
+    "of the problem that was answered.",
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
     MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
     VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",
@@ -49,8 +62,7 @@ router = APIRouter(tags=["health"], route_class=GuardedRoute)
 )
 async def get_metrics(request: Request) -> Response:
     """What all workers have counted since the service started, in Prometheus' text format."""
-    folder = service_of(request).metrics.folder
-    text = await run_in_threadpool(_exposition, {} if folder is None else collect(folder))
+    text = await run_in_threadpool(lambda: _exposition(service_of(request).metrics.total()))
     return Response(text, media_type=MEDIA_TYPE)
 
 

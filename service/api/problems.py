@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.api.trip import trip_of
 from service.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -265,7 +266,7 @@ def answer_to(error: LeadtimeError | ClientDisconnect) -> Response:
     """
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)  # what is answered goes nowhere
-    kind = next((_BY_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _BY_ERROR), None)
+    kind = _kind_of(error)
     if kind is None:
         raise error
     if isinstance(error, InvalidRequest):
@@ -273,14 +274,27 @@ def answer_to(error: LeadtimeError | ClientDisconnect) -> Response:
     return problem(kind, str(error), headers=_advice(error))
 
 
+def reason_of(error: Exception) -> str:
+    """Why a request is refused with an error, in a word: the error's own `reason`, or the kind of problem."""
+    kind = _kind_of(error)
+    return getattr(error, "reason", "") or (INTERNAL_ERROR if kind is None else kind).name
+
+
+def _kind_of(error: Exception) -> Kind | None:
+    return next((_BY_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _BY_ERROR), None)
+
+
 async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LeadtimeError | ClientDisconnect)
+    _note(request, reason_of(error), error)
     return answer_to(error)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code)
+    if kind is not None:
+        _note(request, kind.name, error)
     if kind is NOT_FOUND:
         return problem(kind, "there is no such path: /docs shows those that exist")
     if kind is METHOD_NOT_ALLOWED:
@@ -295,7 +309,14 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
     # The server logs the traceback, as the error goes on to it.
+    _note(request, INTERNAL_ERROR.name, error)
     return problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
+
+
+def _note(request: Request, reason: str, error: Exception) -> None:
+    trip = trip_of(request.scope)
+    if trip is not None:
+        trip.refuse(reason, error)
 
 
 def _advice(error: LeadtimeError) -> Mapping[str, str]:

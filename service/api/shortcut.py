@@ -11,8 +11,10 @@ from typing import NamedTuple
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.observation import Observed
 from service.api.policy import HEADERS, comes_from_a_page
-from service.api.problems import answer_to
+from service.api.problems import answer_to, reason_of
+from service.api.trip import trip_of
 from service.errors import LeadtimeError
 
 Answer = Callable[[Scope, Receive], Awaitable[tuple[bytes, bytes]]]
@@ -34,6 +36,7 @@ class Shortcut:
         """Go around `app` to `answers`, by their paths; where it answers other origins, not for requests from one."""
         self._app = app
         self._answers = answers
+        self._observed = Observed(self._answer)
         self._for_other_origins = for_other_origins
 
     def find(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Answer | None:
@@ -47,10 +50,13 @@ class Shortcut:
         answer = None
         if scope["type"] == "http" and not scope.get("root_path"):
             answer = self.find(scope["method"], scope["path"], scope["headers"])
-        if answer is None:
-            await self._app(scope, receive, send)
-            return
-        status, headers, content = await respond(answer, scope, receive)
+        await (self._app if answer is None else self._observed)(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        trip = trip_of(scope)
+        if trip is not None:
+            trip.route = scope["path"]
+        status, headers, content = await respond(self._answers[scope["path"]], scope, receive)
         await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
         await send({"type": "http.response.body", "body": content})
 
@@ -65,5 +71,8 @@ async def respond(answer: Answer, scope: Scope, receive: Receive) -> Answered:
         content, media_type = await answer(scope, receive)
     except (LeadtimeError, ClientDisconnect) as error:
         response = answer_to(error)
+        trip = trip_of(scope)
+        if trip is not None:
+            trip.refuse(reason_of(error), error)
         return Answered(response.status_code, response.raw_headers, bytes(response.body))
     return Answered(200, [(b"content-length", b"%d" % len(content)), (b"content-type", media_type)], content)

@@ -6,6 +6,7 @@ from typing import TypedDict, cast
 from starlette.requests import Request
 
 from service.api.access import Access
+from service.api.observation import Observer
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
@@ -23,6 +24,7 @@ class Service:
     metrics: Metrics
     shadows: Shadows
     access: Access
+    observer: Observer
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""
 

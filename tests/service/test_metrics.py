@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.metrics import Key, Metrics, TooManyMetrics, collect
+from service.metrics import Key, Metrics, TooManyMetrics, Total, collect
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +82,7 @@ def test_the_same_name_and_labels_are_the_same_number(tmp_path: Path) -> None:
 
 def test_there_is_an_end_to_combinations_of_labels() -> None:
     metrics = Metrics(None)
-    for number in range(8192):
+    for number in range(len(metrics.values)):
         metrics.counter("answers", model=str(number))
     with pytest.raises(TooManyMetrics):
         metrics.counter("answers", model="one more")
@@ -95,3 +95,27 @@ def test_two_workers_with_one_number_after_each_other_do_not_share_a_file(tmp_pa
         metrics.close()
     assert len(list(tmp_path.glob(f"{os.getpid()}-*"))) == 4
     assert list(collect(tmp_path).values()) == [[2]]
+
+
+def test_a_worker_is_dead_whose_number_another_process_has(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.counter("answers").add()
+    metrics.gauge("under_way").set(7)
+    assert collect(tmp_path)[Key("gauge", "under_way", (), ())] == [7]
+    metrics.close()  # and this process, whose number the file has, goes on
+    assert collect(tmp_path) == {Key("counter", "answers", (), ()): [1]}
+
+
+def test_files_of_the_dead_are_read_once(tmp_path: Path) -> None:
+    total = Total(tmp_path)
+    for _ in range(3):
+        metrics = Metrics(tmp_path)
+        metrics.counter("answers").add()
+        metrics.close()
+        total.collect()
+    for cells in tmp_path.glob("*.cells"):
+        cells.unlink()
+    living = Metrics(tmp_path)
+    living.counter("answers").add(5)
+    for _ in range(2):
+        assert total.collect() == {Key("counter", "answers", (), ()): [8]}

@@ -101,7 +101,7 @@ async def ask(
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": headers,
+        "headers": [*headers, (b"x-request-id", b"the-same")],
         "server": ("127.0.0.1", 8000),
         "client": ("127.0.0.1", 50000),
         "state": state,

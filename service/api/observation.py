@@ -1,0 +1,157 @@
+"""What is noted of every request: counts and times for Prometheus, a line in the log, a trace.
+
+A request is noted once, when its answer is out, from the few times that were taken on its way. Cells to count in are
+looked up by route, model, version and status, and bound when such a request comes for the first time; what a client
+names never becomes a label before it has been found.
+"""
+
+import logging
+from time import perf_counter
+from typing import Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.correlation import NONE, REQUEST_ID, read_correlation
+from service.api.journal import Journal
+from service.api.tracing import Tracing
+from service.api.trip import OTHER, Trip
+from service.log import MARKS
+from service.metrics import Cell, Histogram, Metrics, TooManyMetrics
+from service.scheduler import REQUESTS_REFUSED
+
+REQUESTS: Final = "leadtime_requests"
+REQUEST_SECONDS: Final = "leadtime_request_seconds"
+PARSE_SECONDS: Final = "leadtime_request_parse_seconds"
+WAIT_SECONDS: Final = "leadtime_request_wait_seconds"
+RUN_SECONDS: Final = "leadtime_request_run_seconds"
+
+BOUNDS: Final = (
+    *(50e-6, 100e-6, 200e-6, 500e-6, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper bounds of the buckets of every histogram of times, in seconds."""
+
+_ANSWERED: Final = range(200, 400)
+# Reasons that are none, or that are counted where they arise, more closely.
+_COUNTED: Final = ("", "overloaded")
+
+_log: Final = logging.getLogger("leadtime.observation")
+
+
+class Observer:
+    """What one process notes of its requests."""
+
+    def __init__(self, metrics: Metrics | None, journal: Journal | None, tracing: Tracing | None) -> None:
+        """Count in `metrics`, log in `journal` and trace, each where it is given."""
+        self._metrics = metrics
+        self._journal = journal
+        self._tracing = tracing
+        self._books: dict[tuple[str, str, str, int], _Book] = {}
+        self.watches = metrics is not None or journal is not None or tracing is not None
+        """Whether anything is noted at all."""
+
+    def finish(self, trip: Trip, status: int) -> None:
+        """Note a request whose answer is out."""
+        ended = perf_counter()
+        if self._metrics is not None:
+            model = trip.model
+            key = (trip.route, "", "", status) if model is None else (trip.route, model.name, model.version, status)
+            book = self._books.get(key)
+            if book is None:
+                book = self._books[key] = self._open(self._metrics, key)
+            book.count(trip, ended)
+            if trip.refused not in _COUNTED:
+                self._count_refused(self._metrics, trip.refused)
+        if self._tracing is not None:
+            trip.trace_id = self._tracing.record(trip, status, ended) or trip.trace_id
+        if self._journal is not None and self._journal.takes(status):
+            self._journal.write(trip, status, ended)
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Note something that is no sound HTTP, and was refused before it was a request."""
+        trip = Trip("", OTHER, (), NONE)
+        trip.refused = reason
+        self.finish(trip, status)
+
+    def _open(self, metrics: Metrics, key: tuple[str, str, str, int]) -> "_Book":
+        route, model, version, status = key
+        labels = {"route": route, "model": model, "version": version, "status": str(status)}
+        try:
+            requests = metrics.counter(REQUESTS, **labels)
+            if status not in _ANSWERED:
+                return _Book(requests)
+            names = [REQUEST_SECONDS, *((PARSE_SECONDS, WAIT_SECONDS, RUN_SECONDS) if model else ())]
+            return _Book(requests, *(metrics.histogram(name, BOUNDS, route=route, model=model) for name in names))
+        except TooManyMetrics:
+            _log.warning("there is no room to count requests of %s, model %s, apart: they go uncounted", route, model)
+            return _Book(Metrics(None).counter(REQUESTS))
+
+    @staticmethod
+    def _count_refused(metrics: Metrics, reason: str) -> None:
+        try:
+            metrics.counter(REQUESTS_REFUSED, reason=reason).add()
+        except TooManyMetrics:
+            _log.debug("no room to count another reason")
+
+
+class _Book:
+    """Where the requests of one route, version and status are counted."""
+
+    __slots__ = ("_requests", "_stages", "_total")
+
+    def __init__(self, requests: Cell, total: Histogram | None = None, *stages: Histogram) -> None:
+        self._requests = requests
+        self._total = total
+        self._stages = stages
+
+    def count(self, trip: Trip, ended: float) -> None:
+        self._requests.add()
+        if self._total is None:
+            return
+        self._total.observe(ended - trip.came)
+        if trip.ended and self._stages:
+            parse, wait, run = self._stages
+            parse.observe(trip.asked - trip.came)
+            wait.observe(trip.begun - trip.asked)
+            run.observe(trip.ended - trip.begun)
+
+
+class Observed:
+    """An application whose requests are noted, each of which is answered with its id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        # A request that comes by the short way has been noted there.
+        if scope["type"] != "http" or "trip" in scope:
+            await self._app(scope, receive, send)
+            return
+        observer: Observer = scope["state"]["service"].observer
+        trip = Trip(scope["method"], OTHER, scope["headers"], read_correlation(scope["headers"]))
+        scope["trip"] = trip
+        MARKS.set(trip.marks)
+        status = 500
+
+        async def receive_more() -> Message:
+            message = await receive()
+            if not trip.asked:  # what comes later is the client's end
+                trip.came = perf_counter()
+            return message
+
+        async def send_more(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID.decode()] = trip.request_id.decode()
+            await send(message)
+
+        try:
+            await self._app(scope, receive_more, send_more)
+        finally:
+            if observer.watches:
+                if trip.route is OTHER:
+                    trip.route = getattr(scope.get("route"), "path_format", OTHER)
+                observer.finish(trip, trip.status or status)
