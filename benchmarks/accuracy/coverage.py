@@ -1,0 +1,197 @@
+"""`python -m benchmarks.accuracy.coverage TABLE MODEL`: how often intervals hold on held-out origins, by lead time.
+
+The model's rest on what the service would take: the errors of each window's own past, or the artifact's where the past
+is too short. Beside them stand simple methods, whose intervals are made in the same way of their own errors.
+"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import scoringrules
+from rich.console import Console
+
+from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
+from benchmarks.accuracy.results import RESULTS
+from benchmarks.results import machine
+from service.engine import Engine
+from service.errors import ArtifactError
+from service.intervals import bounds, margins, own_errors, own_origins, steps_useful
+from training.baselines import (
+    Forecasts,
+    Origins,
+    Rule,
+    Values,
+    best_average,
+    drift,
+    moving_average,
+    naive,
+    seasonal_naive,
+)
+from training.data import Series
+from training.errors import DataError, TrainingError
+from training.metrics import seasonal_spread, spread_before
+from training.progress import Bars
+from training.rolling import Outcome, read_for, run
+from training.versions import artifact_of
+
+LEVELS: Final = (80.0, 95.0)
+KEPT: Final = RESULTS / "coverage" / "{}.json"
+_MOST_ORIGINS: Final = 500  # of one series
+_FEWEST_NEEDED: Final = 39  # errors, for the higher level
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure one model on one table; returns 0, or 2 for wrong input."""
+    parser = ArgumentParser(prog="python -m benchmarks.accuracy.coverage", description=__doc__)
+    parser.add_argument("table", choices=[*PROTOCOLS], help="what to forecast")
+    parser.add_argument("model", type=Path, help="a model.onnx, or a folder that holds one")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of public series (default: data)")
+    given = parser.parse_args(arguments)
+    try:
+        protocol = thinned(PROTOCOLS[given.table])
+        found = measured(protocol, given.data, artifact_of(given.model))
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ArtifactError as error:
+        print(f"error: {given.model}: {error}", file=sys.stderr)
+        return 2
+    path = Path(str(KEPT).format(given.table))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    for name, one in found["methods"].items():
+        held = ", ".join(
+            f"{level} %: {one['coverage'][level]:.1f}, {one['score'][level]:.4g}" for level in one["score"]
+        )
+        print(f"{name}: {held}")
+    print(f"kept in {path}")
+    return 0
+
+
+def thinned(protocol: Protocol) -> Protocol:
+    """The protocol with origins farther apart where it has very many, not in step with a day or a week."""
+    stride = protocol.stride * max(1, -(-protocol.origins // _MOST_ORIGINS))
+    while stride > 1 and any(np.gcd(stride, season) > 1 for season in (7, 24)):
+        stride += 1
+    origins = 1 + (protocol.origins - 1) * protocol.stride // stride
+    return replace(protocol, origins=origins, stride=stride) if protocol.stride == 1 else protocol
+
+
+def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]:
+    """Coverage by lead time and interval scores, of the model and of simple methods on the same origins.
+
+    Raises:
+        TrainingError: the data are not there, or not the model's.
+        ArtifactError: the model cannot be opened, or fails.
+    """
+    table = protocol.table(folder)
+    engine = Engine.open(artifact)
+    with Bars(Console(stderr=True)) as bars:
+        terms = replace(protocol.terms, levels=LEVELS, basis="window")
+        outcome = run(engine, read_for(engine, table, protocol.data), terms, table.source, progress=bars.backtest)
+    if outcome.intervals is None:
+        raise DataError(f"{artifact}: there are no errors that intervals could rest on")
+    found = machine()
+    return {
+        "title": protocol.title,
+        "model": engine.metadata.description,
+        "basis": [note for note in outcome.notes if note.startswith(("intervals", "no intervals"))],
+        "origins": outcome.total,
+        "horizon": outcome.horizon,
+        "methods": {"Leadtime": _of_model(outcome), **_of_simple_methods(outcome, engine)},
+        "machine": {part: found[part] for part in ("processor", "cores", "python", "commit")},
+        "date": found.get("date"),
+    }
+
+
+def _of_model(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.intervals is not None
+    scores = {f"{one.level:g}": one for one in outcome.intervals.over_all()}
+    return {
+        "coverage": {level: one.coverage for level, one in scores.items()},
+        "score": {level: one.msis for level, one in scores.items()},
+        "by_lead": {f"{level:g}": list(outcome.intervals.coverage_by_lead(level)) for level in LEVELS},
+    }
+
+
+def _of_simple_methods(outcome: Outcome, engine: Engine) -> dict[str, dict[str, Any]]:
+    """By method; each makes its intervals of the errors that it has made before, as far back as the service looks."""
+    gathered: dict[str, list[Mapping[str, Any]]] = {}
+    for one, origins in zip(outcome.panel.series, outcome.origins, strict=True):
+        for name, rule in _rules(one, int(origins[0]), outcome.season, outcome.horizon).items():
+            gathered.setdefault(name, []).append(_held(one, origins, rule, outcome, engine))
+    return {name: _together(parts) for name, parts in gathered.items()}
+
+
+def _rules(one: Series, first: int, season: int | None, horizon: int) -> dict[str, Rule]:
+    past = one.values[: first + 1]
+    length = best_average(past, season, horizon)
+    rules: dict[str, Rule] = {"naive": naive, "drift": drift}
+    rules["moving average"] = lambda values, origins, steps: moving_average(values, origins, steps, length)
+    if season is not None:
+        rules["seasonal naive"] = partial(_seasonal, season)
+    return rules
+
+
+def _seasonal(season: int, values: Any, origins: Origins, horizon: int) -> Forecasts:
+    return seasonal_naive(values, origins, horizon, season)
+
+
+def _held(one: Series, origins: Origins, rule: Rule, outcome: Outcome, engine: Engine) -> dict[str, Any]:
+    """Hits and scaled interval scores, summed over origins: by level, (lead times,) each."""
+    horizon, season = outcome.horizon, outcome.season
+    back = season or 1
+    forecasts = rule(one.values, origins, horizon).astype(np.float32)
+    actual = one.values[origins[:, None] + 1 + np.arange(horizon)]
+    below, above = ({level: np.empty(forecasts.shape) for level in LEVELS} for _ in range(2))
+    for row, origin in enumerate(origins):
+        steps = min(int(origin) + 1, steps_useful(back, horizon))
+        places = own_origins(steps, back, horizon, season, _FEWEST_NEEDED, plenty=False) or range(back, steps - horizon)
+        past = np.asarray(places) + int(origin) + 1 - steps
+        made = rule(one.values, past, horizon).astype(np.float32)
+        came = one.values[past[:, None] + 1 + np.arange(horizon)].astype(np.float32)
+        unit = np.ones((len(past), came.shape[2]), np.float32)
+        ranked = np.sort(own_errors(came, made, unit, unit[0]), axis=0)
+        for level in LEVELS:
+            below[level][row], above[level][row] = margins(ranked, level)
+    scale = np.zeros((len(origins), forecasts.shape[2]))
+    spread = _spread(one, origins, outcome)
+    found: dict[str, Any] = {"points": len(origins) * forecasts.shape[2]}
+    for level in LEVELS:
+        non_negative = engine.metadata.non_negative
+        lower, upper = bounds(forecasts, below[level], above[level], scale, non_negative=non_negative)
+        score = scoringrules.interval_score(actual.ravel(), lower.ravel(), upper.ravel(), 1 - level / 100)
+        hits = (actual >= lower) & (actual <= upper)
+        scaled = np.reshape(score, actual.shape) / spread[:, None]
+        found[f"{level:g}"] = (hits.sum(axis=(0, 2)), scaled.sum(axis=(0, 2)))
+    return found
+
+
+def _spread(one: Series, origins: Origins, outcome: Outcome) -> Values:
+    """What MASE and MSIS divide by, (origins or 1, features)."""
+    if outcome.own_past:
+        return spread_before(one.values, origins, outcome.mase_season)
+    return seasonal_spread(one.values[: int(origins[0]) + 1], outcome.mase_season)[None]
+
+
+def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    points = sum(part["points"] for part in parts)
+    found: dict[str, Any] = {"coverage": {}, "score": {}, "by_lead": {}}
+    for level in (f"{one:g}" for one in LEVELS):
+        hits = sum(part[level][0] for part in parts)
+        score = sum(part[level][1] for part in parts)
+        found["coverage"][level] = float(100 * hits.mean() / points)
+        found["score"][level] = float(score.mean() / points)
+        found["by_lead"][level] = [float(100 * one / points) for one in hits]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
