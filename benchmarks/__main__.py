@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -38,6 +39,9 @@ def main() -> None:
     for kind in kinds:
         print(f"\n{kind}", flush=True)
         found = _KINDS[kind](_place(), arguments) if kind in _KINDS else _peers(_place(), arguments)
+        if not found:
+            print("not measured: it needs more cores than this machine has", flush=True)
+            continue
         # A part is kept apart, so that the document keeps the whole.
         print(f"kept in {keep(f'{kind}, {arguments.only}' if arguments.only else kind, found)}", flush=True)
 
@@ -175,9 +179,8 @@ def _measured(
 
 def _stages(place: Place, arguments: Namespace) -> dict[str, Any]:
     """The stages of a request; their sockets' part from the rate of a core that is busy all the time."""
-    if place.server is not None:
-        os.sched_setaffinity(0, {int(place.server)})
-    found = {name: asdict(one) for name, one in stages.measured().items()}
+    with _pinned(place.server):
+        found = {name: asdict(one) for name, one in stages.measured().items()}
     with service("uni", place.server) as server:
         rates = [
             drive(
@@ -188,6 +191,20 @@ def _stages(place: Place, arguments: Namespace) -> dict[str, Any]:
     whole = 1e6 / max(rates)
     found["after"] |= {"sockets": whole - found["after"]["total"], "total": whole}
     return found
+
+
+@contextmanager
+def _pinned(core: str | None) -> Iterator[None]:
+    """Run on one core for a while: what is measured after it wants them all again."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {int(core)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _mixture(place: Place, arguments: Namespace) -> dict[str, Any]:
