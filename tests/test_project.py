@@ -38,7 +38,7 @@ PARTS = {
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
 }
-TRAINING_ONLY = ["tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "pandas", "pyarrow", "matplotlib"]
+TRAINING_ONLY = ["tensorflow", "tensorflow-cpu", "keras", "onnx", "pandas", "pyarrow", "matplotlib"]
 
 
 def pins(lock: str) -> Mapping[str, set[Version]]:
@@ -171,7 +171,7 @@ def test_the_service_is_assembled_where_only_its_own_lock_is_installed() -> None
         for module, distributions in packages_distributions().items()
         if not allowed & {canonicalize_name(name) for name in distributions}
     }
-    assert {"tensorflow", "keras", "tf2onnx", "onnx", "pandas", "pytest"} <= modules
+    assert {"tensorflow", "keras", "onnx", "pandas", "pytest"} <= modules
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TRAINING.format(blocked=sorted(modules | {"training"}))],
         cwd=ROOT,
