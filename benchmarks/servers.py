@@ -36,7 +36,7 @@ class Server:
     @property
     def processes(self) -> list[int]:
         """The server's process and all below it."""
-        return _tree(self._process.pid)
+        return tree(self._process.pid)
 
     def pause(self) -> None:
         """Stop every process where it stands, so that what it does when idle takes no time from the others."""
@@ -202,7 +202,7 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], path: st
     raise RuntimeError(f"{server.name} was not ready within {_START_SECONDS:.0f} s; see {log}")
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
     """A process and all that descend from it."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():

@@ -35,6 +35,7 @@ PARTS = {
     "jsonschema-rs": "schemathesis",
     "markupsafe": "jinja2",
     "packaging": "pytest",
+    "protobuf": "onnx",
     "pydantic-core": "pydantic",
     "starlette": "fastapi",
 }
@@ -101,11 +102,12 @@ def test_the_service_lock_holds_nothing_of_training() -> None:
         ("training", LOCKS["training"]),
         ("tests", LOCKS["development"]),
         ("benchmarks", LOCKS["training"]),
+        ("chaos", LOCKS["development"]),
     ],
-    ids=["service", "training", "tests", "benchmarks"],
+    ids=["service", "training", "tests", "benchmarks", "chaos"],
 )
 def test_every_library_that_is_imported_is_declared(package: str, declared: list[str]) -> None:
-    own = {"service", "training", "tests", "benchmarks"}
+    own = {"service", "training", "tests", "benchmarks", "chaos"}
     installed = packages_distributions()
     used = {
         canonicalize_name(distribution)

@@ -1,0 +1,1 @@
+"""Faults on purpose: what becomes of the service and its clients when files, processes, clients and bytes go wrong."""
