@@ -8,6 +8,7 @@ SERVICE_VENV ?= .venv-service
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 AUDIT_ARGS ?=
+CHAOS_ARGS ?=
 DATA ?= data
 BENCH_MODELS := .cache/bench/models/.ready
 
@@ -16,7 +17,7 @@ UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes -
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install test audit check check-format check-lint check-types check-layers format model bench bench-peers bench-accuracy lock hooks clean
+.PHONY: help serve install test audit check check-format check-lint check-types check-layers format model bench bench-peers bench-accuracy chaos lock hooks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -65,6 +66,9 @@ bench-peers: $(SERVICE_VENV)/.ready $(BENCH_MODELS) ## the same beside other mod
 bench-accuracy: $(VENV)/.ready ## forecast public series and score that (the folder that holds them: DATA=…; hours)
 	@$(VENV)/bin/python -m benchmarks.accuracy all --data $(DATA) $(BENCH_ARGS)
 	@$(VENV)/bin/python -m benchmarks.accuracy.report
+
+chaos: $(VENV)/.ready ## break things on purpose under load, and see whether the service keeps its promises (CHAOS_ARGS)
+	@$(VENV)/bin/python -m chaos $(CHAOS_ARGS); kept=$$?; $(VENV)/bin/python -m chaos.report && exit $$kept
 
 lock: $(VENV)/.ready ## write locks/ anew from pyproject.toml (newest versions: UPGRADE=--upgrade)
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -o locks/service.txt

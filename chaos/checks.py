@@ -17,7 +17,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How much is done of everything; the defaults take about a quarter of an hour in all."""
+    """How much is done of everything; the defaults take minutes."""
 
     rate: int = 2000
     """Requests a second, while the service is reloaded, restarted and killed."""

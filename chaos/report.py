@@ -15,7 +15,7 @@ _HEAD: Final = """\
 
 Things are broken on purpose while the service is asked, and every answer is looked at: its status, the version that
 it names, and its numbers beside those that the version forecasts. `make chaos` does all of it anew on any machine, in
-about a quarter of an hour, and writes this document; a short form of each is among the tests.
+minutes, and writes this document; a short form is among the tests.
 """
 
 _TOLD: Final = {
@@ -64,7 +64,8 @@ def main() -> None:
 
 def document(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole document, from what was found by kind; a kind that was not run is left out."""
-    return "\n".join([_HEAD, *(_section(kind, held) for kind, held in found.items()), _FOUND, _about(found)])
+    runs = [_about(found)] if found else []
+    return "\n".join([_HEAD, *(_section(kind, held) for kind, held in found.items()), _FOUND, *runs])
 
 
 def _section(kind: str, found: Mapping[str, Any]) -> str:
