@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from benchmarks import bulk, inprocess, memory, mixture, stages, start, workers
+from benchmarks import bulk, inprocess, memory, mixture, overload, stages, start, workers
 from benchmarks.environments import make_environment, versions_of
 from benchmarks.load import drive, wrk
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
@@ -38,7 +38,7 @@ def main() -> None:
     kinds = list(_KINDS) if arguments.kind == "all" else [arguments.kind]
     for kind in kinds:
         print(f"\n{kind}", flush=True)
-        found = _KINDS[kind](_place(), arguments) if kind in _KINDS else _peers(_place(), arguments)
+        found = (_KINDS | _BESIDE_OTHERS)[kind](_place(), arguments)
         if not found:
             print("not measured: it needs more cores than this machine has", flush=True)
             continue
@@ -48,9 +48,9 @@ def main() -> None:
 
 def _arguments() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    kinds = ["all", *_KINDS, "peers"]
+    kinds = ["all", *_KINDS, *_BESIDE_OTHERS]
     parser.add_argument(
-        "kind", nargs="?", choices=kinds, default="all", help="what to measure (default: all but peers)"
+        "kind", nargs="?", choices=kinds, default="all", help="what to measure (default: all but peers and overload)"
     )
     parser.add_argument("--seconds", type=int, default=3, help="seconds for each load in each round (default: 3)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
@@ -177,6 +177,10 @@ def _measured(
     return {str(count): summary(rounds) for count, rounds in found.items()}
 
 
+def _overload(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return overload.measure(place, seconds=arguments.seconds)
+
+
 def _stages(place: Place, arguments: Namespace) -> dict[str, Any]:
     """The stages of a request; their sockets' part from the rate of a core that is busy all the time."""
     with _pinned(place.server):
@@ -236,6 +240,10 @@ _KINDS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
     "workers": _workers,
     "start": _start_time,
     "memory": _memory,
+}
+_BESIDE_OTHERS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
+    "peers": _peers,
+    "overload": _overload,
 }
 
 

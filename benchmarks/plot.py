@@ -1,4 +1,4 @@
-"""The plot of the benchmarks: a bar for each server, with how many times as quick the service is."""
+"""The plots of the benchmarks: a bar for each server, and what becomes of requests under overload."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,48 @@ _REFERENCE: Final = "bare reference"
 _INK: Final = "#1f2933"
 _COLOURS: Final = {_OURS: "#0b7285", _REFERENCE: "#99b8bf"}
 _OTHERS: Final = "#c4cad0"
+_TUTORIAL: Final = "#d9822b"
+_STYLE: Final[dict[Any, Any]] = {
+    "font.size": 10,
+    "text.color": _INK,
+    "svg.hashsalt": "leadtime",
+    "axes.titlesize": 11,
+}
+
+
+def draw_overload(found: Mapping[str, Any], path: Path) -> None:
+    """Draw goodput, as a share of the capacity, and the time of accepted requests over what is offered."""
+    milliseconds = found["deadline"] * 1000
+    with mpl.rc_context(_STYLE):
+        figure, (goodput, accepted) = plt.subplots(1, 2, figsize=(11, 3.4))
+        for name, one in found["servers"].items():
+            times = [point["times"] for point in one["points"]]
+            line: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 4,
+                "color": _COLOURS.get(name, _TUTORIAL),
+                "label": name,
+            }
+            goodput.plot(times, [point["goodput"] / one["capacity"] for point in one["points"]], **line)
+            accepted.plot(times, [point["accepted_p99"] or float("nan") for point in one["points"]], **line)
+        accepted.axhline(milliseconds, color=_OTHERS, linestyle="--", linewidth=1, zorder=0)
+        accepted.text(0.5, milliseconds, "deadline", va="bottom", fontsize=8.5)
+        accepted.set_yscale("log")
+        goodput.set_ylim(0)
+        goodput.set_title("Answers in time, as a share of the capacity", loc="left", fontweight="bold")
+        accepted.set_title("99 % of the answers came within, ms", loc="left", fontweight="bold")
+        for axis in (goodput, accepted):
+            axis.set_xlabel("offered, as a multiple of the capacity")
+            axis.spines[["top", "right"]].set_visible(False)
+        goodput.legend(frameon=False, loc="lower left")
+        figure.tight_layout(w_pad=3)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
 
 
 def draw(bars: Mapping[str, Sequence[tuple[str, float, float]]], path: Path) -> None:
     """Draw a panel for each load from (server, requests a second, how many times as quick the service is)."""
-    style: dict[Any, Any] = {"font.size": 10, "text.color": _INK, "svg.hashsalt": "leadtime", "axes.titlesize": 11}
-    with mpl.rc_context(style):
+    with mpl.rc_context(_STYLE):
         most = max(len(rows) for rows in bars.values())
         figure, axes = plt.subplots(1, len(bars), figsize=(11, 0.42 * most + 1.1), squeeze=False)
         for axis, (load, rows) in zip(axes[0], bars.items(), strict=True):

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS
-from benchmarks.plot import draw
-from benchmarks.questions import ROOT
+from benchmarks.plot import draw, draw_overload
+from benchmarks.questions import HORIZON, ROOT
 from benchmarks.rates import ratio
 from benchmarks.results import kept
 from benchmarks.servers import CEILING, REFERENCE, SERVICE
 
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
 PLOT: Final = ROOT / "docs" / "benchmarks.svg"
+OVERLOAD_PLOT: Final = ROOT / "docs" / "overload.svg"
 
 _CARRIED: Final = "Triton, state carried"
 _COUNTS: Final = ("16", "64")
@@ -55,6 +56,9 @@ def main() -> None:
     peers, rates = kept("peers"), kept("rates")
     if peers is not None:
         draw(bars(peers["loads"]), PLOT)
+    overload = kept("overload")
+    if overload is not None:
+        draw_overload(overload, OVERLOAD_PLOT)
     DOCUMENT.write_text(document(peers, rates, {name: kept(name) for name in _OTHERS}))
     print(f"wrote {DOCUMENT.relative_to(ROOT)}")
 
@@ -392,8 +396,8 @@ _REPEAT: Final = """\
 
 `make bench` measures the service beside its references, and `make bench-peers` beside the other servers; both write
 this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `stages`, `mixture`, `bulk`,
-`workers`, `start`, `memory` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of the other
-servers are kept under `.cache/bench`, and what was found in `benchmarks/results`.
+`workers`, `start`, `memory`, `overload` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of
+the other servers are kept under `.cache/bench`, and what was found in `benchmarks/results`.
 """
 
 
@@ -426,6 +430,53 @@ def _stages(found: Mapping[str, Any]) -> str:
     )
 
 
+def _overload(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{_bold(name)}, {one['capacity']:,.0f} /s",
+            f"{point['times']:g} ×",
+            *(_number(point[rate]) for rate in ("goodput", "refused", "expired")),
+            _number(point["failed"] + point["unanswered"]),
+            *(_ms(point[time]) for time in ("accepted_p50", "accepted_p99", "refused_p50", "refused_p99")),
+        ]
+        for name, one in found["servers"].items()
+        for point in one["points"]
+    ]
+    kept_up = {name: _goodput_kept(one["points"]) for name, one in found["servers"].items()}
+    return "\n".join(
+        [
+            "## Overload\n",
+            "![Goodput and times of accepted requests under overload](overload.svg)\n",
+            f"What becomes of requests for {HORIZON} steps of a model that slides its window, when more are sent",
+            "than can be answered. Each server is asked by 64 connections as fast as it answers, its capacity,",
+            f"and then offered multiples of that, open loop, for {found['seconds']} s each: requests leave at random",
+            "times that do not depend on answers, times count from then, and clients give up after four deadlines. An",
+            f"answer is worth something within {found['deadline'] * 1000:.0f} ms, which the request says",
+            "(`X-Request-Timeout-Ms`); goodput is the rate of those. The service refuses what would be late, with 503",
+            "and `Retry-After` ([how](decisions/0021-refused-before-late.md)). FastAPI: the tutorial's `async def`.\n",
+            _table(
+                [
+                    *("server, capacity", "offered", "goodput, /s", "refused, /s", "504, /s", "lost, /s"),
+                    *("answers p50, ms", "p99", "refusals p50, ms", "p99"),
+                ],
+                rows,
+            ),
+            f"Goodput at {found['servers'][SERVICE]['points'][-1]['times']:g} × the capacity, of its peak: "
+            + ", ".join(f"{name} {share:.2f}" for name, share in kept_up.items())
+            + ".\n",
+        ]
+    )
+
+
+def _goodput_kept(points: Sequence[Mapping[str, Any]]) -> float:
+    peak = max(point["goodput"] for point in points)
+    return float(points[-1]["goodput"] / peak) if peak else 0.0
+
+
+def _ms(milliseconds: float | None) -> str:
+    return "–" if milliseconds is None else f"{milliseconds:,.1f}"
+
+
 _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "stages": _stages,
     "mixture": _mixture,
@@ -433,6 +484,7 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "workers": _workers,
     "start": _start,
     "memory": _memory,
+    "overload": _overload,
     "training speed": _training_speed,
 }
 

@@ -64,7 +64,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         counts = Metrics(settings.metrics)
-        scheduler = Scheduler(max_batch=settings.max_batch, metrics=counts)
+        scheduler = Scheduler(max_batch=settings.max_batch, max_steps=settings.max_steps, metrics=counts)
         registry = Registry.open(settings.models, BUNDLED, newest=settings.versions, metrics=counts)
         shadows = Shadows(counts)
         keyring = None if settings.keys is None else Keyring(settings.keys)

@@ -15,6 +15,7 @@
     ├── InvalidRequest           the body can be read but says something that cannot be answered
     │   └── ForecastOutOfRange   the numbers are so large that the forecast is not finite
     ├── NotFound                 no such model or version
+    ├── Overloaded               there is too much to do for the request to be complete in its time
     ├── DeadlineExceeded         the time that the request had is up
     └── ShuttingDown             the service finishes what it has and takes nothing new
 
@@ -103,6 +104,18 @@ class ForecastOutOfRange(InvalidRequest):
 
 class NotFound(LeadtimeError):
     """No model, or no version of it, has the name asked for; the message lists the names that exist."""
+
+
+class Overloaded(LeadtimeError):
+    """Nothing was done for the request, for it would have waited too long; it may be sent again in `seconds`.
+
+    `cause` is `deadline` where it would not have been complete in its time, and `steps` where too many steps wait.
+    """
+
+    def __init__(self, message: str, seconds: float = 1.0, cause: str = "deadline") -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.cause = cause
 
 
 class DeadlineExceeded(LeadtimeError):

@@ -6,6 +6,9 @@ from typing import Final
 # a machine that has become slower is believed after a few runs.
 _GROWTH: Final = 1.25
 
+# Runs of one kind, of n binary digits of time steps, have between 0.5 and 1 times 2 ** n of them.
+_MIDDLE: Final = 0.75
+
 
 class Pace:
     """Expected seconds of a run, by how many time steps it covers over all its rows.
@@ -29,6 +32,20 @@ class Pace:
             if known is not None:
                 return known * float(1 << (kind - less))
         return self._seconds[min(self._seconds)] if self._seconds else 0.0
+
+    def least(self, kind: int) -> float:
+        """The seconds that each time step takes in runs of a kind: of so many binary digits of time steps.
+
+        It is the least that was seen in such runs or smaller ones: a larger run is no worse, and one that was held up
+        is no rule. Where no such run was seen, it is expected to take no longer than the largest smaller one.
+        """
+        known = {other: seconds for other, seconds in self._seconds.items() if other <= kind}
+        if not known:
+            smallest = min(self._seconds, default=0)
+            return self._seconds[smallest] / (_MIDDLE * (1 << smallest)) if smallest else 0.0
+        largest = max(known)
+        unseen = known[largest] / (_MIDDLE * (1 << kind))
+        return min(unseen, *(seconds / (_MIDDLE * (1 << other)) for other, seconds in known.items()))
 
     def learn(self, steps: int, seconds: float) -> None:
         """Take in how long a run over so many time steps took."""

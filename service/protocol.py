@@ -18,6 +18,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Message, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.api.admission import refusal, time_of
 from service.api.correlation import REQUEST_ID, Correlation, read_correlation
 from service.api.observation import Observer
 from service.api.policy import LINES
@@ -65,7 +66,7 @@ _MOST_LOOKED_AT: Final = 64
 _FEWEST_TOLD: Final = 16
 _SHARE_TOLD: Final = 0.25
 _SECONDS_UNTIL_TOLD: Final = 1.0
-_TOO_MANY: Final = "too many connections are open: close those that are idle, or connect again a little later"
+TOO_MANY: Final = "too many connections are open: close those that are idle, or connect again a little later"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -91,7 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _last_words: bytes | None = None
     """What is said before the connection is closed; nothing more is read meanwhile."""
     _watch: TimerHandle | None = None
-    _service: Service
+    service: Service
     observer: Observer
     _known: dict[bytes, "Head"]
     _exchange: "Exchange | None" = None
@@ -103,9 +104,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
         self._known = _known.setdefault(self.app, {}) if isinstance(self.app, Shortcut) else {}
-        self._service = cast(State, self.app_state)["service"]
-        self.observer = self._service.observer
-        settings = self._service.settings
+        self.service = cast(State, self.app_state)["service"]
+        self.observer = self.service.observer
+        settings = self.service.settings
         self._period = min(self.timeout_keep_alive, settings.read_seconds, settings.write_seconds)
         self._watch = self.loop.call_later(self._period, self._look)
         self._wait()
@@ -196,7 +197,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._reading_since is None:
             self._waiting_since, self._reading_since = None, self.loop.time()
         in_vain = not self._in_head and self.cycle.response_complete
-        if in_vain and self._bytes > _BODIES_IN_VAIN * self._service.settings.max_body_bytes:
+        if in_vain and self._bytes > _BODIES_IN_VAIN * self.service.settings.max_body_bytes:
             self.transport.abort()
 
     def _refuse(self, kind: Kind) -> None:
@@ -234,7 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         # Said when a request has come: on a connection that is closed with something unread, it would be lost.
-        self._last_words = _words(OVERLOADED, _TOO_MANY, retry_after=1)
+        self._last_words = _words(OVERLOADED, TOO_MANY, retry_after=1)
         if self._watch is not None:
             self._watch.cancel()
         self._watch = self.loop.call_later(_SECONDS_UNTIL_TOLD, self._part)
@@ -328,7 +329,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Close a connection that has taken too long over something, and look again before it can for another."""
-        settings = self._service.settings
+        settings = self.service.settings
         now = self.loop.time()
         left = self._period
         if self._unread_since is not None or self.transport.is_closing():
@@ -365,7 +366,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return left
 
     def _count_refused(self, reason: str) -> None:
-        self._service.metrics.counter(REQUESTS_REFUSED, reason=reason).add()
+        self.service.metrics.counter(REQUESTS_REFUSED, reason=reason).add()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answered = cycle
@@ -393,8 +394,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return None
         if length is None or length > LARGEST_DIRECT:
             return None
-        keep_alive = self.parser.should_keep_alive()
-        return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers))
+        keep_alive, time = self.parser.should_keep_alive(), time_of(self.headers, self.service.settings)
+        return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), time)
 
 
 class Head(NamedTuple):
@@ -407,6 +408,8 @@ class Head(NamedTuple):
     """Bytes of the body."""
     keep_alive: bool
     correlation: Correlation
+    seconds: float | None
+    """How long the answer may take; None where the headers cannot be answered."""
 
 
 _known: Final[WeakKeyDictionary[Shortcut, dict[bytes, Head]]] = WeakKeyDictionary()
@@ -447,7 +450,15 @@ class Exchange:
         """Answer; the body has come."""
         self.more_body = False
         protocol, head = self._protocol, self.head
-        self._trip = Trip("POST", head.path, head.headers, head.correlation)
+        trip = self._trip = Trip("POST", head.path, head.headers, head.correlation)
+        if protocol.service.scheduler.is_crowded and head.seconds is not None and not protocol.flow.write_paused:
+            refused = refusal(protocol.service, head.seconds, self.body)
+            if refused is not None:
+                self._write(refused)
+                trip.refused = OVERLOADED.name
+                if protocol.observer.watches:
+                    protocol.observer.finish(trip, refused.status)
+                return
         self._task = protocol.loop.create_task(self._run())
         protocol.tasks.add(self._task)
         # Not at the end of `_run`, which a task that is cancelled before its first step never enters.

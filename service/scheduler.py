@@ -15,6 +15,10 @@ Who goes first:
 
 A one-step forecast therefore waits for a turn or two, however long the others are.
 
+Who is not taken at all: a request that would not be complete in its time behind the work that is there
+(`service/backlog.py` tells how long that takes), and one with which more steps would wait than may. Where nothing is
+under way, everything is taken.
+
 Where a run takes place: on the loop while it is expected to be short, for nothing is quicker; else on a thread, and
 the loop answers everybody else meanwhile. All methods belong to one event loop and none of them is for other threads.
 """
@@ -30,7 +34,8 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, ShuttingDown
+from service.backlog import Backlog, Drag, Work
+from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Cell, Metrics
 from service.pace import Pace
 from service.window import Values, end_of, slide
@@ -40,6 +45,12 @@ from service.window import Values, end_of, slide
 _ROWS_PREFILLED: Final = 64
 _STEPS_PREFILLED: Final = 4096
 _FEWEST_WORTH_SHARING: Final = 4
+
+# Windows under way from which on it is worth asking, before a request is read, whether it would be late.
+_CROWD: Final = 16
+
+# Work that would fill so small a part of the time that a request has is no reason to look any closer.
+_SURELY: Final = 4.0
 
 # Turns of the loop that a run waits for while each of them brings another request.
 _MOST_PUT_OFF: Final = 8
@@ -51,6 +62,14 @@ WINDOWS_UNDER_WAY: Final = "leadtime_windows_under_way"
 REQUESTS_GIVEN_UP: Final = "leadtime_requests_given_up"
 REQUESTS_REFUSED: Final = "leadtime_requests_refused"
 ROWS_OF_A_RUN: Final = "leadtime_run_rows"
+
+LATE: Final = (
+    "the forecast would not be complete in the time that the request has: send it again later, or give it more time"
+)
+"""What is said to a request that comes behind too many others."""
+CROWDED: Final = "too many steps wait to be run: send it again later, or raise LEADTIME_MAX_STEPS"
+
+_LEAST: Final = Work(1, 1, 0)
 
 NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
@@ -109,16 +128,29 @@ class Scheduler:
     """Runs all forecasts of one process, a batch at a time."""
 
     def __init__(
-        self, *, max_batch: int = 1024, inline_seconds: float = INLINE_SECONDS, metrics: Metrics | None = None
+        self,
+        *,
+        max_batch: int = 1024,
+        max_steps: int = 1 << 24,
+        inline_seconds: float = INLINE_SECONDS,
+        metrics: Metrics | None = None,
     ) -> None:
-        """Run at most `max_batch` rows together, and on the loop only what takes up to `inline_seconds`."""
+        """Run at most `max_batch` rows together, on the loop what takes up to `inline_seconds`; queue `max_steps`."""
         metrics = metrics or Metrics(None)
         self._windows = metrics.gauge(WINDOWS_UNDER_WAY)
         self._cancelled = metrics.counter(REQUESTS_GIVEN_UP, reason="cancelled")
         self._expired = metrics.counter(REQUESTS_GIVEN_UP, reason="expired")
+        self._refused_late = metrics.counter(REQUESTS_REFUSED, reason="deadline")
+        self._refused_for_steps = metrics.counter(REQUESTS_REFUSED, reason="steps")
+        self.is_crowded = False
+        """Whether so much is under way that it is worth asking how long a request would take, before it is read."""
         self._rows_run = metrics.histogram(ROWS_OF_A_RUN, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024))
         self._max_batch = max_batch
+        self._max_steps = max_steps
         self._inline_seconds = inline_seconds
+        self._drag = Drag()
+        self._moment = 0.0
+        """When the last turn ended, or work began after an idle time."""
         self._lanes: dict[int, _Lane] = {}
         """Those with something to run, in the order of their turns."""
         self._away: dict[int, _Lane] = {}
@@ -155,6 +187,7 @@ class Scheduler:
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
+            Overloaded: it would take more than `seconds`, for others are before it, or more steps would wait than may.
             DeadlineExceeded: it took more than `seconds`.
             ShuttingDown: `close` has been called.
             Exception: whatever `model.run` raised.
@@ -162,20 +195,25 @@ class Scheduler:
         if self._closing:
             raise ShuttingDown("the service is shutting down and takes no new forecasts")
         loop = self._loop = self._loop or asyncio.get_running_loop()
+        key = id(model)
+        lane = self._lanes.get(key) or self._away.get(key)
+        work = _work(model, windows, horizon)
+        if (self._lanes or self._away) and windows:
+            self._check_is_bearable(lane, work, math.inf if seconds is None else seconds)
         deadline = math.inf if seconds is None else loop.time() + seconds
         request = _Request(windows, horizon, model, deadline, loop.create_future(), scales, known)
         if times is not None:
             times.asked = perf_counter()
         if not windows:
             return request.forecasts
-        key = id(model)
-        lane = self._lanes.get(key) or self._away.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds)
-        lane.welcome(request)
+        lane.welcome(request, work)
         self._comers += 1
         if not self._turn_is_due and self._lanes:
-            self._idle.clear()
+            if self._idle.is_set():
+                self._idle.clear()
+                self._moment = perf_counter()
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)
         try:
@@ -188,12 +226,56 @@ class Scheduler:
             times.begun, times.ended = request.begun, request.ended
         return request.forecasts
 
+    def least_seconds(self, model: Model, horizon: int) -> float:
+        """How long a window so far ahead would take this model at the least; 0 where nothing is under way."""
+        if not self._lanes and not self._away:
+            return 0.0
+        key = id(model)
+        work = Work(1, 1, horizon - 1) if model.state_size else Work(1, horizon, 0)
+        return self._seconds_with(self._lanes.get(key) or self._away.get(key), work)
+
+    def count_late(self) -> None:
+        """Count a request that is refused because it would be late."""
+        self._refused_late.add()
+
     async def close(self) -> None:
         """Refuse new forecasts from now on, and wait until those under way are complete."""
         self._closing = True
         await self._idle.wait()
         if self._thread is not None:
             self._thread.shutdown()
+
+    def _check_is_bearable(self, lane: "_Lane | None", work: Work, seconds: float) -> None:
+        """Refuse a request that would not be complete in its time, or would let too many steps wait."""
+        more = work.prefill + work.decode
+        if lane is not None and len(self._lanes) + len(self._away) == 1:
+            steps = lane.backlog.prefill + lane.backlog.decode
+            # Mostly this is enough to know.
+            if (
+                steps + more <= self._max_steps
+                and (steps + more) * lane.backlog.worst_step * self._drag.factor * _SURELY < seconds
+            ):
+                return
+        else:
+            steps = sum(other.backlog.steps for other in (*self._lanes.values(), *self._away.values()))
+        if steps and steps + more > self._max_steps:
+            self._refused_for_steps.add()
+            raise Overloaded(CROWDED, self._seconds_with(lane, _LEAST), "steps")
+        late = self._seconds_with(lane, work) - seconds
+        if late > 0:
+            self.count_late()
+            raise Overloaded(LATE, late)
+
+    def _seconds_with(self, lane: "_Lane | None", work: Work) -> float:
+        """How long it would take until some more work of a lane is done; others have turns in between."""
+        taken = 0.0 if lane is None else lane.backlog.seconds_with(work)
+        if len(self._lanes) + len(self._away) > 1:
+            turn = max(taken, self._inline_seconds)
+            others = [
+                other.backlog.seconds() for other in (*self._lanes.values(), *self._away.values()) if other is not lane
+            ]
+            taken += sum(min(seconds, turn) for seconds in others)
+        return taken * self._drag.factor
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run one batch of the model whose turn it is, and come back while there is anything to do."""
@@ -237,8 +319,14 @@ class Scheduler:
             self._go_on(loop, key, lane)
 
     def _go_on(self, loop: asyncio.AbstractEventLoop, key: int, lane: "_Lane") -> None:
+        expected = lane.expected_seconds()
+        if expected:
+            moment = perf_counter()
+            self._drag.learn(expected, moment - self._moment)
+            self._moment = moment
         if lane.busy and key not in self._away:
             self._lanes[key] = lane
+        self.is_crowded = lane.backlog.rows > _CROWD or (self.is_crowded and len(self._lanes) + len(self._away) > 1)
         if lane.has_changed:
             lane.has_changed = False
             self._windows.set(lane.windows_under_way + self._windows_of_others(lane))
@@ -271,6 +359,8 @@ class _Request:
         "horizon",
         "missing",
         "scales",
+        "steps_left",
+        "turn",
         "under_way",
         "waiting",
     )
@@ -296,6 +386,10 @@ class _Request:
         """When its first run began."""
         self.ended = 0.0
         """When its last one ended, of those that have ended."""
+        self.steps_left = 0
+        """Time steps of the windows that have not been handed out."""
+        self.turn = 0
+        """How many of them run before others have their turn."""
         self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
         self._windows = windows
         self._known = known
@@ -305,6 +399,16 @@ class _Request:
         if not self._are_of_one_length:
             self._order = sorted(self._order, key=self._length)
         self._given_out = 0
+
+    @property
+    def windows(self) -> int:
+        """How many windows it has."""
+        return len(self._order)
+
+    @property
+    def windows_left(self) -> int:
+        """Windows that have not been handed out."""
+        return len(self._order) - self._given_out
 
     @property
     def next_length(self) -> int | None:
@@ -321,6 +425,7 @@ class _Request:
             end += 1
         self._given_out = end
         self.under_way += end - begin
+        self.steps_left -= length * (end - begin)
         return _Group(self, self._order[begin:end])
 
     def window(self, place: int) -> Values:
@@ -389,10 +494,12 @@ class _Batch:
     only put aside; they are dealt out to the groups when something changes.
     """
 
-    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "begun", "ended", "groups", "is_new", "size")
+    __slots__ = ("_asking", "_due", "_state", "_steps", "_values", "begun", "ended", "groups", "is_new", "ran", "size")
 
     def __init__(self, groups: list[_Group]) -> None:
         self.groups = groups
+        self.ran = 0
+        """The time steps that the last run covered, of each row."""
         self.size = sum([group.size for group in groups])
         self.is_new = True
         """Whether it has rows that were in no run yet."""
@@ -408,6 +515,11 @@ class _Batch:
     def due(self) -> bool:
         """Whether some row has all its steps."""
         return len(self._steps) >= self._due
+
+    @property
+    def steps_left(self) -> int:
+        """Steps ahead that the rows still lack."""
+        return sum([group.size * (group.remaining - len(self._steps)) for group in self.groups])
 
     @property
     def length(self) -> int:
@@ -548,6 +660,8 @@ class _Lane:
         self._max_prefilled = min(max_batch, _ROWS_PREFILLED)
         self._max_under_way = max_batch if model.state_size else self._max_prefilled
         self._inline_seconds = inline_seconds
+        self.backlog = Backlog(model.pace, _STEPS_PREFILLED, max_batch, slides=not model.state_size)
+        self._expected_seconds = 0.0
         self._live: set[_Request] = set()
         self._deadline = math.inf
         self._waiting: dict[int, deque[_Request]] = {}
@@ -562,8 +676,10 @@ class _Lane:
     def windows_under_way(self) -> int:
         return sum(request.missing for request in self._live if not request.future.done())
 
-    def welcome(self, request: _Request) -> None:
+    def welcome(self, request: _Request, work: Work) -> None:
         """Take a new request."""
+        request.steps_left = work.prefill if self._model.state_size else work.prefill // request.horizon
+        request.turn = self.backlog.add(work)
         self._live.add(request)
         self.has_changed = True
         self._deadline = min(self._deadline, request.deadline)
@@ -608,14 +724,21 @@ class _Lane:
 
     def run(self, batch: _Batch) -> None:
         """Run a batch, and learn how long that takes. Touches nothing that the loop may touch meanwhile."""
-        steps = batch.size * batch.length
+        batch.ran = batch.length
+        steps = batch.size * batch.ran
         batch.begun = perf_counter()
         batch.run(self._model)
         batch.ended = perf_counter()
         self._model.pace.learn(steps, batch.ended - batch.begun)
 
+    def expected_seconds(self) -> float:
+        """How long the runs since the last look were expected to take."""
+        seconds, self._expected_seconds = self._expected_seconds, 0.0
+        return seconds
+
     def finish(self, batch: _Batch, error: BaseException | None) -> None:
         """Take a batch back from its run; a failure is that of its rows' requests alone."""
+        self._count_off(batch)
         if error is None:
             try:
                 if batch.is_new:
@@ -628,6 +751,13 @@ class _Lane:
             self._fail_groups(batch.groups, error)
         elif batch.groups:
             self._decoding.append(batch)
+
+    def _count_off(self, batch: _Batch) -> None:
+        """Take a run out of the backlog."""
+        if batch.ran > 1 or not self._model.state_size:
+            self._expected_seconds += self.backlog.count_off(batch.size * batch.ran, 0)
+        else:
+            self._expected_seconds += self.backlog.count_off(0, batch.size)
 
     @property
     def _decoding_is_urgent(self) -> bool:
@@ -659,12 +789,27 @@ class _Lane:
             for length, queue in self._waiting.items()
         }
         self._waiting = {length: queue for length, queue in queues.items() if queue}
+        self._recount()
+
+    def _recount(self) -> None:
+        """Set the backlog to what is left for those who stay."""
+        live, backlog = self._live, self.backlog
+        if self._model.state_size:
+            backlog.prefill = sum(request.steps_left for request in live)
+            backlog.decode = sum(request.windows_left * (request.horizon - 1) for request in live)
+            backlog.decode += sum(batch.steps_left for batch in self._decoding)
+        else:
+            backlog.prefill = sum(request.steps_left * request.horizon for request in live)
+            backlog.prefill += sum(batch.steps_left * batch.length for batch in self._decoding)
+        backlog.rows = sum(min(request.windows, self._max_batch) for request in live)
+        backlog.turns = sum(request.turn for request in live)
 
     def _next_groups(self) -> list[_Group]:
         """Take up to a batch of windows of the length whose turn it is."""
         length = next(iter(self._waiting))
         queue = self._waiting.pop(length)
         most = self._most_rows(length)
+        self.backlog.most_prefilled = most * length
         groups: list[_Group] = []
         while queue and most > 0:
             request = queue.popleft()
@@ -723,6 +868,7 @@ class _Lane:
                 self._admit(request)
             else:
                 self._live.discard(request)
+                self.backlog.remove(request.windows, request.turn)
 
     def _fail_groups(self, groups: Sequence[_Group], error: BaseException) -> None:
         for group in groups:
@@ -740,6 +886,13 @@ def _note_begin(batch: _Batch) -> None:
     for group in batch.groups:
         if not group.request.begun:
             group.request.begun = batch.begun
+
+
+def _work(model: Model, windows: Sequence[Values], horizon: int) -> Work:
+    """What a request asks of a model."""
+    rows, context = len(windows), model.context_length
+    steps = min(len(windows[0]), context) if rows == 1 else sum([min(len(window), context) for window in windows])
+    return Work(rows, steps, rows * (horizon - 1)) if model.state_size else Work(rows, steps * horizon, 0)
 
 
 def _stacked(windows: Sequence[Values]) -> Values:

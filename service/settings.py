@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     max_window_length: int = Field(default=65_536, ge=1, description="Most steps in one window.")
     max_horizon: int = Field(default=1000, ge=1, le=100_000, description="Most steps forecast ahead.")
     max_batch: int = Field(default=1024, ge=1, le=4096, description="Most sequences that the model runs at once.")
+    max_steps: int = Field(
+        default=16_777_216, ge=1, description="Most steps that wait to be run in a process, of windows and ahead."
+    )
     request_seconds: float = Field(
         default=60.0,
         gt=0,

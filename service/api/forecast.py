@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from service.api.admission import check_is_in_time
 from service.api.arrow import Table, read_request, write_answer
 from service.api.body import read_body
 from service.api.connection import while_connected
@@ -135,6 +136,8 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         service.access.admit("forecast", scope["headers"], scope.get("client"))
     seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
     body = await read_body(receive, settings.max_body_bytes)
+    if service.scheduler.is_crowded:
+        check_is_in_time(service, seconds, body)
     question: ForecastRequest
     table: Table | None
     question, table = read_request(schema, body, settings) if from_arrow else (parse(schema, body), None)

@@ -23,6 +23,7 @@ from service.errors import (
     InvalidRequest,
     LeadtimeError,
     NotFound,
+    Overloaded,
     ShuttingDown,
     TooManyRequests,
     Unauthenticated,
@@ -229,6 +230,7 @@ _BY_ERROR: Final[Mapping[type, Kind]] = {
     TooManyRequests: TOO_MANY_REQUESTS,
     NotFound: NOT_FOUND,
     ShuttingDown: NOT_READY,
+    Overloaded: OVERLOADED,
     DeadlineExceeded: DEADLINE_EXCEEDED,
 }
 _BY_STATUS: Final = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
@@ -324,8 +326,8 @@ def _advice(error: LeadtimeError) -> Mapping[str, str]:
     match error:
         case ShuttingDown():
             return {"Retry-After": "1"}
-        case TooManyRequests():
-            return {"Retry-After": str(ceil(error.seconds))}
+        case TooManyRequests() | Overloaded():
+            return {"Retry-After": str(max(1, ceil(error.seconds)))}
         case Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="leadtime"'}
         case Forbidden():

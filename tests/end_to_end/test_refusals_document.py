@@ -11,8 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.api.problems import DEADLINE_EXCEEDED, HEAD_TOO_LARGE, MALFORMED_REQUEST, OVERLOADED, REQUEST_TIMEOUT
 from service.errors import KeysError
 from service.keys import read_keys
+from service.protocol import TOO_MANY
+from service.scheduler import CROWDED, LATE
 from tests.end_to_end.test_bad_requests import REQUESTS, Bad
 from tests.service.test_keys import BAD as BAD_KEYS
 from tests.training.tables import hourly
@@ -33,6 +36,26 @@ The service of these tests has small limits, and a model whose windows have at l
 | request | status | place | message |
 |---|---|---|---|
 """
+
+CONNECTIONS_HEAD = """
+## Connections and load
+
+After what is marked with * the connection is closed; each with status 503 has the header `Retry-After`.
+
+| what comes | status | message |
+|---|---|---|
+"""
+
+CONNECTIONS = {
+    "what is no HTTP *": (MALFORMED_REQUEST.status, MALFORMED_REQUEST.detail),
+    "a request that comes too slowly *": (REQUEST_TIMEOUT.status, REQUEST_TIMEOUT.detail),
+    "a request line and headers that are too large *": (HEAD_TOO_LARGE.status, HEAD_TOO_LARGE.detail),
+    "a connection too many *": (OVERLOADED.status, TOO_MANY),
+    "a forecast that would be late": (OVERLOADED.status, LATE),
+    "a forecast with which too many steps would wait": (OVERLOADED.status, CROWDED),
+    "a forecast that is late all the same": (DEADLINE_EXCEEDED.status, DEADLINE_EXCEEDED.detail),
+}
+"""What the tests of connections, slow clients and overload bring about, in the service's own words."""
 
 KEYS_HEAD = """
 ## Files of API keys
@@ -69,8 +92,9 @@ def test_the_document_lists_every_refusal_as_it_is_today(
         _row(name, _said(_case(tmp_path, len(FILES) + number), _good_file, given, capsys))
         for number, (name, (given, _)) in enumerate(ARGUMENTS.items())
     )
+    connections = "".join(_row(name, str(status), said) for name, (status, said) in CONNECTIONS.items())
     keys = "".join(_row(name, _said_of_keys(tmp_path, content)) for name, (content, _) in BAD_KEYS.items())
-    written = f"{HEAD}{requests}{KEYS_HEAD}{keys}{FILES_HEAD}{files}{arguments}"
+    written = f"{HEAD}{requests}{CONNECTIONS_HEAD}{connections}{KEYS_HEAD}{keys}{FILES_HEAD}{files}{arguments}"
 
     if os.environ.get("WRITE_REFUSALS"):
         DOCUMENT.write_text(written, encoding="utf-8")

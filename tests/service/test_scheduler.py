@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine import Engine
-from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, ShuttingDown
+from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Metrics, collect
 from service.pace import Pace
 from service.scheduler import WINDOWS_UNDER_WAY, Model, Scheduler
@@ -797,7 +797,7 @@ def test_a_request_whose_time_is_up_is_told_so_and_gives_its_rows_up(
     model: Recorder, inline_seconds: float, tmp_path: Path
 ) -> None:
     async def work() -> None:
-        scheduler = Scheduler(inline_seconds=inline_seconds, metrics=Metrics(tmp_path))
+        scheduler = Scheduler(max_steps=2**40, inline_seconds=inline_seconds, metrics=Metrics(tmp_path))
         stays = asyncio.create_task(scheduler.forecast(model, [line()], 3000))
         with pytest.raises(DeadlineExceeded):
             await scheduler.forecast(model, [line(), line(5)] * 20, 1_000_000, seconds=0.01)
@@ -814,7 +814,7 @@ def test_a_request_that_is_complete_in_time_hears_nothing_of_its_deadline(model:
     async def work() -> None:
         scheduler = Scheduler(metrics=Metrics(tmp_path))
         assert (await scheduler.forecast(model, [line()], 5, seconds=60.0)).shape == (1, 5, 1)
-        assert counted(tmp_path) == {"cancelled": 0, "expired": 0, WINDOWS_UNDER_WAY: 0}
+        assert counted(tmp_path) == {"cancelled": 0, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0}
 
     run(work)
 
@@ -829,7 +829,7 @@ def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(mo
             task.cancel()
         await asyncio.wait(gone)
         await some_turns()
-        assert counted(tmp_path) == {"cancelled": 3, "expired": 0, WINDOWS_UNDER_WAY: 0}
+        assert counted(tmp_path) == {"cancelled": 3, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0}
 
     run(work)
 
@@ -851,3 +851,86 @@ def test_more_rows_decode_together_than_are_prefilled_together(model: Recorder) 
     decoded = [rows for rows, length, _ in model.shapes if length == 1]
     assert max(prefilled) == 64
     assert max(decoded) == 128
+
+
+def believing(model: Recorder, seconds: float) -> Recorder:
+    """The same model, of which it is known that a run of any size takes so long."""
+    for digits in range(1, 14):
+        model.pace.learn(1 << (digits - 1), seconds)
+    return model
+
+
+def test_a_request_that_would_be_late_behind_others_is_refused_at_once(model: Recorder, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scheduler = Scheduler(inline_seconds=ALWAYS_INLINE, metrics=Metrics(tmp_path))
+        believing(model, 1.0)
+        first = asyncio.ensure_future(scheduler.forecast(model, [line()], 500))
+        await after_runs(model, 1)
+        runs = model.runs
+        with pytest.raises(Overloaded) as caught:
+            await scheduler.forecast(model, [line()], 300, seconds=60)
+        assert (caught.value.cause, model.runs) == ("deadline", runs)
+        assert caught.value.seconds > 60
+        await scheduler.forecast(model, [line()], 1, seconds=1e6)
+        assert (await first).shape == (1, 500, 1)
+        assert counted(tmp_path)["deadline"] == 1
+
+    run(scenario)
+
+
+def test_a_service_that_is_idle_takes_every_request_whatever_it_expects(model: Recorder) -> None:
+    async def scenario() -> None:
+        forecasts = await inline().forecast(believing(model, 1000.0), [line()], 3, seconds=60)
+        assert forecasts.shape == (1, 3, 1)
+
+    run(scenario)
+
+
+def test_no_more_steps_wait_than_may_unless_one_request_alone_has_more(model: Recorder, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scheduler = Scheduler(max_steps=1000, inline_seconds=ALWAYS_INLINE, metrics=Metrics(tmp_path))
+        large = asyncio.ensure_future(scheduler.forecast(model, [line()] * 4, 400))
+        await after_runs(model, 1)
+        with pytest.raises(Overloaded) as caught:
+            await scheduler.forecast(model, [line()], 1)
+        assert caught.value.cause == "steps"
+        await large
+        await scheduler.forecast(model, [line()], 1)
+        assert counted(tmp_path)["steps"] == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["drift", "mean"])
+def test_when_all_is_done_or_given_up_no_steps_are_left(engines: Engines, kind: Kind) -> None:
+    async def scenario() -> None:
+        scheduler, model = inline(), Recorder(engines[kind, 1])
+        asked = [
+            asyncio.ensure_future(scheduler.forecast(model, [line(length)] * count, horizon))
+            for length, count, horizon in ((4, 30, 40), (5, 1, 1), (8, 3, 500), (4, 1, 1000))
+        ]
+        await after_runs(model, 20)
+        lane = next(iter(scheduler._lanes.values()))
+        assert lane.backlog.steps > 1000
+        asked[2].cancel()
+        asked[3].cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        backlog = lane.backlog
+        assert (backlog.rows, backlog.turns, backlog.steps) == (0, 0, 0)
+
+    run(scenario)
+
+
+def test_one_who_asks_little_is_taken_beside_one_who_asks_for_ten_thousand_windows(model: Recorder) -> None:
+    async def scenario() -> None:
+        scheduler = Scheduler(inline_seconds=ALWAYS_INLINE)
+        bulk = asyncio.ensure_future(scheduler.forecast(model, [line()] * 10_000, 24))
+        await after_runs(model, 1)
+        for _ in range(20):
+            assert (await scheduler.forecast(model, [line()], 1, seconds=30)).shape == (1, 1, 1)
+            assert not bulk.done()
+        with pytest.raises(Overloaded):
+            await scheduler.forecast(model, [line()] * 10_000, 24, seconds=1e-6)
+        bulk.cancel()
+
+    run(scenario)
