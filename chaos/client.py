@@ -67,6 +67,7 @@ class _Connection(asyncio.Protocol):
         if self.question >= 0:
             reason = "the answer broke off" if self.received else "no answer came"
             self.client.fail(self, f"{reason}: {type(error).__name__ if error else 'closed'}")
+            self.question = -1
         self.client.open_another()
 
 

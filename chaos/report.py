@@ -15,7 +15,7 @@ _HEAD: Final = """\
 
 Things are broken on purpose while the service is asked, and every answer is looked at: its status, the version that
 it names, and its numbers beside those that the version forecasts. `make chaos` does all of it anew on any machine, in
-minutes, and writes this document; a short form is among the tests.
+minutes, and writes this document; a short form of each is among the tests.
 """
 
 _TOLD: Final = {

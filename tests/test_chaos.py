@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: kinds of it for a moment, and the tools that they are made of.
+"""The short form of `make chaos`: each kind for a moment, and the tools that they are made of.
 
 What takes how long is not looked at here, for the machine may be busy with other tests.
 """
@@ -46,6 +46,12 @@ def test_no_request_fails_while_models_are_replaced_by_good_and_bad_ones() -> No
 
 def test_no_request_fails_while_a_service_is_restarted_behind_a_balancer() -> None:
     assert broken(restarts.run(SHORT)) == []
+
+
+def test_a_killed_worker_takes_no_request_with_it_but_its_own() -> None:
+    found = kill.run(SHORT)
+    assert broken(found) == []
+    assert found["workers_asked"] == found["workers"]
 
 
 def test_bad_clients_break_nothing_and_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
