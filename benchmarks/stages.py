@@ -20,7 +20,6 @@ from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from benchmarks.questions import CONTEXT, MODELS, WINDOW, artifact, to_service
 from service.api import forecast
@@ -32,6 +31,7 @@ from service.pace import Pace
 from service.protocol import BoundedProtocol
 from service.scheduler import Scheduler
 from service.schemas import ForecastRequest
+from service.server import Connections
 from service.settings import Settings
 from service.versions import ServedModel
 from service.window import Values
@@ -168,7 +168,7 @@ async def _through(protocol: type[HttpToolsProtocol], application: ASGIApp, stat
     config = Config(application, http=protocol, ws="none", lifespan="off", access_log=False, proxy_headers=False)
     config.load()
     config.timeout_keep_alive = 75
-    server = ServerState()
+    server = Connections()
     server.default_headers = [(b"date", b"Sat, 21 Nov 2026 10:00:00 GMT")]
     wires = [_Wire(protocol(config, server, state, _loop=asyncio.get_running_loop())) for _ in range(CONNECTIONS)]
     each = _REQUESTS // CONNECTIONS

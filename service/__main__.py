@@ -3,25 +3,31 @@
 `python -m service keys new NAME` makes an API key.
 """
 
+import asyncio
+import logging
 import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from contextlib import suppress
+from logging.config import dictConfig
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Final, NoReturn
 
 from service.errors import KeysError, SettingsError
 from service.keys import SCOPES, add_key, read_keys
 from service.limits import FORM
+from service.listeners import allow_files, bind, url_of
+from service.log import log_configuration
 from service.settings import PREFIX, Settings
-from service.tls import Tls
+from service.supervisor import FAILED, Patience, Supervisor
 
 _USAGE_ERROR: Final = 2
 _OTHER_FILES: Final = 1024
 """Files that are open beside connections, those included that are about to be refused: models, libraries."""
+
+_log: Final = logging.getLogger("leadtime.service")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,18 +44,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run() -> int:
-    # After a stop that was asked for, the server raises its signal anew; that is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Until there is something to be finished, a stop is just the end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     settings = Settings.from_environment(os.environ)
     if settings.keys is not None:
         read_keys(settings.keys)  # workers read it again; what is wrong with it is told at once
     tls = settings.tls
     if tls is not None:
         tls.context()
+    allow_files(2 * settings.max_connections + _OTHER_FILES)
     with TemporaryDirectory(prefix="leadtime-") as folder:
-        # Workers are processes of their own, which read their settings from the environment.
-        os.environ.setdefault(f"{PREFIX}METRICS", folder)
-        return _serve(settings, tls)
+        counts = _writable(settings.metrics or Path(folder))
+        # The server reads its settings from the environment, in this process or in others.
+        os.environ[f"{PREFIX}METRICS"] = str(counts)
+        if settings.workers > 1 and sys.platform != "win32":
+            return _supervise(settings, counts)
+        from service.worker import serve  # only now: a wrong setting is told at once
+
+        return serve(settings)
+
+
+def _writable(folder: Path) -> Path:
+    """The folder of the workers' counts, made where there is none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SettingsError(f"{PREFIX}METRICS: nothing can be written there: {error.strerror}") from None
+    return folder
+
+
+def _supervise(settings: Settings, counts: Path) -> int:
+    """Serve with several processes, whose first one is this."""
+    dictConfig(log_configuration(settings.log_level, settings.log_format))
+    try:
+        listeners = bind(settings.host, settings.port, settings.workers)
+    except OSError as error:
+        _log.error(error)
+        return FAILED
+    scheme = "http" if settings.tls is None else "https"
+    _log.info("listening on %s, with %d workers", url_of(listeners[0], scheme), settings.workers)
+    patience = Patience(settings.notice_seconds, settings.drain_seconds, settings.hang_seconds)
+    worker = [sys.executable, "-m", "service.worker"]
+    return asyncio.run(Supervisor(worker, listeners, settings.workers, patience, counts).run())
 
 
 class _Parser(ArgumentParser):
@@ -86,37 +124,6 @@ def _make_key(options: Namespace) -> int:
     secret = add_key(file, options.name, options.scopes, options.limit)
     sys.stderr.write(f"This is the key {options.name}. It is shown this once; {file} has its hash alone:\n")
     sys.stdout.write(f"{secret}\n")
-    return 0
-
-
-def _serve(settings: Settings, tls: Tls | None) -> int:
-    from uvicorn import Config  # only now: a wrong setting is told at once
-
-    from service.log import log_configuration
-    from service.protocol import BoundedProtocol
-    from service.server import allow_files, serve
-
-    allow_files(2 * settings.max_connections + _OTHER_FILES)
-    config = Config(
-        "service.app:application_from_environment",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        ssl_context_factory=None if tls is None else tls.context,
-        log_config=log_configuration(settings.log_level, settings.log_format),
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=settings.keep_alive_seconds,
-        timeout_graceful_shutdown=settings.drain_seconds,
-    )
-    with suppress(KeyboardInterrupt):
-        return serve(config)
     return 0
 
 

@@ -4,12 +4,9 @@ import asyncio
 import gc
 import logging
 import os
-import signal
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -75,8 +72,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
             _spare_the_collector()
         watching = _watch(settings, registry)
         watching_keys = asyncio.create_task(_watch_keys(access, settings.refresh_seconds))
-        with _announced_stop(service):
-            yield {"service": service}
+        yield {"service": service}
         watching_keys.cancel()
         with suppress(asyncio.CancelledError):
             await watching_keys
@@ -147,36 +143,3 @@ async def _watch_keys(access: Access, seconds: float) -> None:
             await asyncio.to_thread(access.refresh)
         except Exception:
             _log.exception("the file of keys could not be looked at; the keys from before stay")
-
-
-@contextmanager
-def _announced_stop(service: Service) -> Iterator[None]:
-    """Let readiness say that the service stops, and put off the server's own handler of SIGTERM for a while.
-
-    Load balancers look at readiness now and then; until they have, they go on sending requests here. A person at a
-    keyboard (SIGINT) waits for nothing, and a second signal ends the wait.
-    """
-    # Signals come to the main thread alone; in another one an application runs inside some other program.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    notices = {signal.SIGTERM: service.settings.notice_seconds, signal.SIGINT: 0.0}
-    handlers = {number: handler for number in notices if callable(handler := signal.getsignal(number))}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        handler, notice = handlers[signal.Signals(number)], notices[signal.Signals(number)]
-        asked_before, service.draining = service.draining, True
-        if asked_before or notice == 0:
-            handler(number, frame)
-            return
-        _log.info("stopping: not ready from now on, and no new connections in %g s", notice)
-        loop.call_soon_threadsafe(loop.call_later, notice, handler, number, None)
-
-    for number in handlers:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -9,10 +9,10 @@ without them, in the same words; everything else is uvicorn's.
 """
 
 import asyncio
+import selectors
 from asyncio import BaseTransport, TimerHandle, Transport
 from itertools import islice
 from typing import Any, Final, NamedTuple, cast
-from weakref import WeakKeyDictionary
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Message, Scope
@@ -36,6 +36,7 @@ from service.api.state import Service, State
 from service.api.trip import HUNG_UP, Trip
 from service.log import MARKS
 from service.scheduler import REQUESTS_REFUSED
+from service.server import Connections
 
 LONGEST_HEAD: Final = 65_536
 """Bytes of a request line and its headers; what arrives together with an end of them is not counted."""
@@ -68,6 +69,9 @@ _SHARE_TOLD: Final = 0.25
 _SECONDS_UNTIL_TOLD: Final = 1.0
 TOO_MANY: Final = "too many connections are open: close those that are idle, or connect again a little later"
 
+# At a stop, a connection on which nothing has been asked yet has so long to ask.
+_LAST_CHANCE_SECONDS: Final = 1.0
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 on one connection."""
@@ -99,11 +103,12 @@ class BoundedProtocol(HttpToolsProtocol):
     """The last request that went the short way; others may have come behind it."""
     _answered: RequestResponseCycle | None = None
     """The last request whose answer began on uvicorn's way; others may wait behind it."""
+    server_state: Connections
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
-        self._known = _known.setdefault(self.app, {}) if isinstance(self.app, Shortcut) else {}
+        self._known = self.server_state.known
         self.service = cast(State, self.app_state)["service"]
         self.observer = self.service.observer
         settings = self.service.settings
@@ -155,6 +160,28 @@ class BoundedProtocol(HttpToolsProtocol):
         """Know that the client reads again."""
         super().resume_writing()
         self._unread_since = None
+
+    def shutdown(self) -> None:
+        """Take no other request than one that has begun, or may be on its way, and end the connection with its answer.
+
+        uvicorn calls this of all connections at a stop, when answers have ended their connections for a while.
+        """
+        if self._is_answering:
+            last = self.pipeline[0][0] if self.pipeline else self.cycle
+            last.keep_alive = False
+        elif self._waiting_since is not None and (self.cycle is None or self._has_unread()):
+            self.loop.call_later(_LAST_CHANCE_SECONDS, self._close_if_idle)
+        else:
+            self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._waiting_since is not None:
+            self.transport.close()
+
+    def _has_unread(self) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.transport.get_extra_info("socket"), selectors.EVENT_READ)
+            return bool(selector.select(0))
 
     def _read(self, data: bytes) -> None:
         self._has_moved_on = False
@@ -287,6 +314,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers += headers
         self.expect_100_continue = any(_asks_to_go_on(*header) for header in headers)
         super().on_headers_complete()
+        if self.server_state.is_draining:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """Know that the next bytes are another request's."""
@@ -394,7 +423,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 return None
         if length is None or length > LARGEST_DIRECT:
             return None
-        keep_alive, time = self.parser.should_keep_alive(), time_of(self.headers, self.service.settings)
+        keep_alive = self.parser.should_keep_alive() and not self.server_state.is_draining
+        time = time_of(self.headers, self.service.settings)
         return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), time)
 
 
@@ -410,10 +440,6 @@ class Head(NamedTuple):
     correlation: Correlation
     seconds: float | None
     """How long the answer may take; None where the headers cannot be answered."""
-
-
-_known: Final[WeakKeyDictionary[Shortcut, dict[bytes, Head]]] = WeakKeyDictionary()
-"""An application's heads by their bytes: a client says the same again and again, and need not be read anew."""
 
 
 class Exchange:

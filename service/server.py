@@ -1,88 +1,152 @@
-"""The server processes: uvicorn's, each worker with a listening socket of its own.
+"""One process that serves: uvicorn's server, which stops without losing a request.
 
-Workers that share one socket take connections as they come to it: the first to wake takes all that wait, and a client
-that opens its connections at once has them all at one worker. With `SO_REUSEPORT` the kernel spreads connections over
-the workers' sockets (https://lwn.net/Articles/542629/).
+A stop has three parts. First it is announced: readiness says no and answers end their connections, while everything is
+served, until whoever spreads the requests has seen it (`notice`). Then new connections are refused, and those that have
+got through are taken. Then what is under way is finished, or, when the time for it is up, answered with the reason.
 """
 
+import asyncio
 import logging
+import os
+import signal
 import socket
-import sys
-from collections.abc import Callable
-from typing import Any, Final
+import threading
+from types import FrameType
+from typing import Any, Final, cast
 
-from uvicorn import Config, Server
-from uvicorn.supervisors import Multiprocess
+import uvicorn
+from uvicorn.server import ServerState
 
-FAILED: Final = 3
-"""The exit code where the server did not start."""
+from service.api.state import State
+from service.listeners import refuse_new
+from service.watchdog import Watchdog
 
-_log: Final = logging.getLogger("uvicorn.error")
+ACCEPTING_SECONDS: Final = 0.2
+"""How long connections that had been begun before new ones were refused are waited for."""
 
+_LOOK_SECONDS: Final = 0.02
+# What is cancelled has so long to answer, and a process that is to end at once so long to do it.
+_LAST_WORDS_SECONDS: Final = 1.0
 
-def serve(config: Config) -> int:
-    """Serve until told to stop, with as many processes as `config` asks for; return the exit code."""
-    if config.workers == 1:
-        server = Server(config)
-        server.run()
-        return 0 if server.started else FAILED
-    if not hasattr(socket, "SO_REUSEPORT"):
-        with config.bind_socket() as shared:
-            Multiprocess(config, sockets=[shared]).run()
-        return 0
-    try:
-        _check_is_free(config.host, config.port)
-        address = Address(config.host, config.port)
-    except OSError as error:
-        _log.error(error)
-        return FAILED
-    with address:
-        host, port = address.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
-        scheme = "https" if config.is_ssl else "http"
-        _log.info("Uvicorn running on %s://%s:%d (Press CTRL+C to quit)", scheme, name, port)
-        Multiprocess(config, sockets=[address]).run()
-    return 0
+_log: Final = logging.getLogger("leadtime.server")
 
 
-class Address(socket.socket):
-    """A socket that keeps an address without listening; sent to another process, it is a new one bound to the same."""
+class Connections(ServerState):
+    """What a server's connections share."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Bind to an address, which others may be bound to as well; port 0 = any free one.
-
-        Raises:
-            OSError: the address cannot be bound to, or somebody listens there who does not share it.
-        """
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        super().__init__(family, kind, protocol)
-        try:
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self.bind(address)
-        except OSError:
-            self.close()
-            raise
-
-    def __reduce__(self) -> tuple[Callable[[str, int], "Address"], tuple[Any, ...]]:
-        return Address, self.getsockname()[:2]
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_draining = False
+        """Whether each answer ends its connection, for the server stops."""
+        self.known: dict[bytes, Any] = {}
+        """Heads of requests by their bytes: clients say the same again and again, and need not be read anew."""
 
 
-def _check_is_free(host: str, port: int) -> None:
-    """Raise OSError where somebody listens at an address, another service that would share it among them."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
+class Server(uvicorn.Server):
+    """Serves until it is told to stop; told again, it ends at once."""
 
+    def __init__(
+        self, config: uvicorn.Config, watchdog: Watchdog, *, notice_seconds: float, drain_seconds: float
+    ) -> None:
+        """Announce a stop that SIGTERM asks for so long, and give so long to what is under way at the end."""
+        super().__init__(config)
+        self.server_state: Connections = Connections()
+        self.owns_listeners = True
+        """Whether nobody else takes connections from its sockets when it stops."""
+        self._notice_seconds = notice_seconds
+        self._drain_seconds = drain_seconds
+        self._taken: dict[int, asyncio.Task[asyncio.Server]] = {}
+        self._watchdog = watchdog
 
-def allow_files(most: int) -> None:
-    """Let this process and its workers have so many files open, connections among them, as far as the system allows."""
-    if sys.platform == "win32":
-        return
-    import resource
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the models and listen; from then on the loop has to turn."""
+        await super().startup(sockets)
+        self._watchdog.watch(asyncio.get_running_loop())
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, for a signal asks for it. A person at a keyboard (SIGINT) waits for no notice."""
+        if self.server_state.is_draining:
+            self.end()
+            return
+        self.announce()
+        notice = 0.0 if sig == signal.SIGINT else self._notice_seconds
+        if not notice or not self.started:
+            self.stop()
+            return
+        _log.info("stopping: not ready from now on, and no new connections in %g s", notice)
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, notice, self.stop)
+
+    def announce(self) -> None:
+        """Say that the server will stop, and serve on."""
+        self.server_state.is_draining = True
+        self.server_state.known.clear()
+        if self.started:
+            cast(State, self.lifespan.state)["service"].draining = True
+
+    def stop(self) -> None:
+        """Take no new connections, and end when what is under way is done."""
+        self.announce()
+        self.should_exit = True
+
+    def end(self) -> None:
+        """End now: what is under way is answered with the reason."""
+        self.stop()
+        self.force_exit = True
+        # A thread in the middle of something would be waited for.
+        timer = threading.Timer(2 * _LAST_WORDS_SECONDS, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+    async def take(self, listener: socket.socket) -> None:
+        """Take connections from another socket as well, until it is left."""
+        if listener.fileno() in self._taken or self.should_exit:
+            return
+        loop = asyncio.get_running_loop()
+        server = loop.create_server(
+            lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            ),
+            sock=listener.dup(),
+            ssl=self.config.ssl,
+            backlog=self.config.backlog,
+        )
+        self._taken[listener.fileno()] = loop.create_task(server)
+
+    async def leave(self, listener: socket.socket) -> None:
+        """Leave a socket that was taken; what waits at it is somebody else's."""
+        taken = self._taken.pop(listener.fileno(), None)
+        if taken is not None:
+            (await taken).close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way, and end."""
+        if self.owns_listeners:
+            self._refuse_new()
+        await self._wait(ACCEPTING_SECONDS)
+        for server in [*self.servers, *await asyncio.gather(*self._taken.values())]:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._wait(self._drain_seconds, until_idle=True)
+        if self.server_state.tasks:
+            _log.warning("requests that were not answered in time: %d", len(self.server_state.tasks))
+            for task in self.server_state.tasks:
+                task.cancel()
+            await asyncio.wait(list(self.server_state.tasks), timeout=_LAST_WORDS_SECONDS)
+        await self.lifespan.shutdown()
+
+    def _refuse_new(self) -> None:
+        for server in self.servers:
+            for listener in server.sockets:
+                with socket.fromfd(listener.fileno(), listener.family, listener.type) as copy:
+                    refuse_new(copy)
+
+    async def _wait(self, seconds: float, *, until_idle: bool = False) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not self.force_exit and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            if until_idle and not self.server_state.connections and not self.server_state.tasks:
+                return
+            await asyncio.sleep(min(left, _LOOK_SECONDS))

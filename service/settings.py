@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long SIGTERM is announced by readiness alone, before new connections are refused.",
     )
+    hang_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a worker may stand still before it is replaced; 0 = for good.",
+    )
     metrics: Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_folder)] | None = Field(
         default=None,
         description="Folder in which the workers keep their counts; without it, one that is made and removed again.",

@@ -28,6 +28,7 @@ from service.metrics import Key
 from service.registry import FILES_REFUSED, MODEL_LOADS, VERSIONS_SERVED
 from service.scheduler import REQUESTS_GIVEN_UP, REQUESTS_REFUSED, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
 from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
+from service.supervisor import WORKERS_REPLACED, WORKERS_SERVING
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,6 +46,8 @@ _MEANINGS: Final = {
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
     MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
     VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",
+    WORKERS_SERVING: "Workers that serve, where there are several.",
+    WORKERS_REPLACED: "Workers replaced: they died, stood still (hung), or were asked to stop.",
     FILES_REFUSED: "Files that are not served and labels that are not heeded, counted by each worker.",
     SHADOW_FORECASTS: "Requests that a shadow followed, by what became of it: compared, left out or failed.",
     SHADOW_DIFFERENCE: "How far a shadow's forecast was from the answer: sum of |a - b| over mean sum of |a| and |b|.",

@@ -40,9 +40,11 @@ async def list_models(request: Request) -> ModelList:
 async def refresh_models(request: Request) -> ModelList:
     """Look through the models' folder now, and answer when what is new has been opened, with what is served then.
 
-    The worker that answers does so. The others do when the file system tells them, or within LEADTIME_REFRESH_SECONDS.
+    All workers do so, and look at the file of keys as well.
     """
-    await asyncio.to_thread(service_of(request).registry.refresh)
+    service = service_of(request)
+    others = [] if service.have_others_look is None else [service.have_others_look()]
+    await asyncio.gather(asyncio.to_thread(service.look), *others)
     return await list_models(request)
 
 

@@ -1,5 +1,6 @@
 """What the endpoints of one process share, from the application's lifespan."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypedDict, cast
 
@@ -27,6 +28,13 @@ class Service:
     observer: Observer
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""
+    have_others_look: Callable[[], Awaitable[object]] | None = None
+    """Has the service's other processes look at models and keys, and waits for them; None where there are none."""
+
+    def look(self) -> None:
+        """Look now at the models' folder and the file of keys; it takes its time, and belongs on a thread."""
+        self.registry.refresh()
+        self.access.refresh()
 
 
 class State(TypedDict):
