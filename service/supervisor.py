@@ -10,7 +10,6 @@ import logging
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -331,12 +330,11 @@ async def _first(*events: asyncio.Event, seconds: float | None = None) -> None:
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel(*waits)
+        for wait in waits:
+            wait.cancel()
 
 
-async def _cancel(*tasks: asyncio.Task[object]) -> None:
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
-    for task in tasks:
-        with suppress(asyncio.CancelledError):
-            await task
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,148 @@
+"""Several workers: those that die or stand still are replaced, and the others go on."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.end_to_end.clients import Connection, asking
+from tests.end_to_end.process import PATIENCE, Running, running
+
+SERVING = "leadtime_workers_serving"
+REPLACED = "leadtime_workers_replaced_total"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def scraped(service: Running) -> dict[str, float]:
+    """Every sample by its name and labels' values, over a connection of its own."""
+    text = httpx.get(f"{service.url}/metrics", timeout=PATIENCE).text
+    return {
+        " ".join([sample.name, *(value for _, value in sorted(sample.labels.items()))]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def workers_of(service: Running) -> list[int]:
+    """The processes of the workers that live."""
+    process = service.process.pid
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def wait_until_all_serve(service: Running, workers: int = 2) -> list[int]:
+    wait_until(lambda: scraped(service)[SERVING] == workers)
+    return workers_of(service)
+
+
+def stop(process: int) -> None:
+    """Let a process stand still where it is."""
+    os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: ") T " in Path(f"/proc/{process}/stat").read_text())
+
+
+def ask_anew(service: Running, times: int) -> None:
+    """Ask so many times, over a connection each: some of them come to either worker."""
+    for _ in range(times):
+        connection = Connection(service.port)
+        connection.ask()
+        connection.close()
+
+
+def test_a_killed_worker_loses_what_it_had_and_nothing_else_and_everything_is_counted(
+    models: Path, tmp_path: Path
+) -> None:
+    clients = 8
+    with running(models, tmp_path / "log", workers=2) as service:
+        victim, _ = wait_until_all_serve(service)
+        with asking(lambda: service.port, clients, keep=True) as kept:
+            wait_until(lambda: len(kept.answered) > 200)
+            before = len(kept.answered)
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            ask_anew(service, 20)
+            assert time.monotonic() - killed < 2, "new connections waited for the worker's successor"
+            wait_until(lambda: len(kept.answered) > before + 200)
+            wait_until_all_serve(service)
+        # A connection has one request at a time, and each client had at most one connection to that worker.
+        assert len(kept.lost) <= clients
+        assert all(when - killed < 2 for when, _ in kept.lost)
+        assert kept.refused == []
+        found = scraped(service)
+        # What was lost may have been counted before its answer was.
+        assert 0 <= found["leadtime_run_rows_sum"] - (len(kept.answered) + 20) <= len(kept.lost)
+        assert (found[f"{REPLACED} died"], found["leadtime_windows_under_way"]) == (1, 0)
+        assert victim not in workers_of(service)
+        assert "it was ended by SIGKILL; another one is started" in service.log.read_text()
+
+
+def test_a_worker_that_stands_still_is_found_and_replaced_and_others_take_its_connections(
+    models: Path, tmp_path: Path
+) -> None:
+    with running(models, tmp_path / "log", workers=2, hang_seconds=4) as service:
+        victim, _ = wait_until_all_serve(service)
+        stop(victim)
+        ask_anew(service, 20)
+        assert victim in workers_of(service), "they were answered only when it was gone"
+        wait_until(lambda: scraped(service).get(f"{REPLACED} hung") == 1)
+        assert victim not in wait_until_all_serve(service)
+        assert "it stood still; another one is started" in service.log.read_text()
+
+
+def test_a_worker_that_only_rests_for_a_while_is_left_alone(models: Path, tmp_path: Path) -> None:
+    with running(models, tmp_path / "log", workers=2) as service:
+        workers = wait_until_all_serve(service)
+        stop(workers[0])
+        wait_until(lambda: scraped(service)[SERVING] == 1)
+        os.kill(workers[0], signal.SIGCONT)
+        assert wait_until_all_serve(service) == workers
+        ask_anew(service, 20)
+
+
+def test_a_service_that_is_stopped_as_a_whole_goes_on_as_it_was(models: Path, tmp_path: Path) -> None:
+    with running(models, tmp_path / "log", workers=2, hang_seconds=0.5) as service:
+        workers = wait_until_all_serve(service)
+        for number, pause in ((signal.SIGSTOP, 4.0), (signal.SIGCONT, 1.0)):
+            for process in (service.process.pid, *workers):
+                os.kill(process, number)
+            time.sleep(pause)
+        assert workers_of(service) == workers
+
+
+def test_a_worker_that_is_asked_to_stop_is_replaced_before_it_goes_and_nothing_is_lost(
+    models: Path, tmp_path: Path
+) -> None:
+    with running(models, tmp_path / "log", workers=2) as service:
+        victim, _ = wait_until_all_serve(service)
+        with asking(lambda: service.port, 4, keep=True) as kept, asking(lambda: service.port, 2, keep=False) as new:
+            wait_until(lambda: len(kept.answered) > 50)
+            os.kill(victim, signal.SIGTERM)
+            wait_until(lambda: victim not in workers_of(service))
+            seen = len(kept.answered)
+            wait_until(lambda: len(kept.answered) > seen + 50)
+        assert (kept.lost, kept.refused, new.lost, new.refused) == ([], [], [], [])
+        assert scraped(service)[f"{REPLACED} asked"] == 1
+
+
+def test_what_waits_at_the_socket_of_a_worker_that_dies_is_answered_by_another(models: Path, tmp_path: Path) -> None:
+    with running(models, tmp_path / "log", workers=2) as service:
+        victim, _ = wait_until_all_serve(service)
+        stop(victim)
+        address = ("127.0.0.1", service.port)
+        waiting = [socket.create_connection(address, timeout=PATIENCE) for _ in range(32)]
+        for connection in waiting:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        os.kill(victim, signal.SIGKILL)
+        for connection in waiting:
+            with connection:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")

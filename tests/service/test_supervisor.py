@@ -1,0 +1,104 @@
+"""The first of several processes, with workers that do no more than a test needs."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.listeners import bind
+from service.metrics import collect
+from service.supervisor import FAILED, WORKERS_REPLACED, Patience, Supervisor
+
+LONGEST = 60.0
+PATIENCE = Patience(notice=0.0, drain=5.0, hang=0.0)
+
+# A worker that says that it serves, and a word now and then; `told` is what it hears.
+SERVES = """
+import socket, sys, time
+channel = socket.socket(fileno=int(sys.argv[2]))
+channel.setblocking(True)
+channel.sendall(b"serving\\n")
+told = channel.makefile("rb")
+"""
+UNTIL_THE_END = "any(line == b'stop\\n' for line in told)"
+
+
+def supervise(folder: Path, script: str, *, workers: int = 1, until: Callable[[], bool] = lambda: False) -> int:
+    """Run workers that are `script` until something has happened, and then stop; give the exit code."""
+
+    async def run() -> int:
+        supervisor = Supervisor([sys.executable, "-c", script], listeners, workers, PATIENCE, folder)
+        running = asyncio.create_task(supervisor.run())
+        deadline = time.monotonic() + LONGEST
+        while not running.done() and not until():
+            assert time.monotonic() < deadline
+            await asyncio.wait([running], timeout=0.02)
+        if not running.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return await running
+
+    listeners = bind("127.0.0.1", 0, workers)
+    try:
+        return asyncio.run(run())
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def replaced(folder: Path) -> dict[str, float]:
+    return {key.labels[0][1]: values[0] for key, values in collect(folder).items() if key.name == WORKERS_REPLACED}
+
+
+def starts(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("serves" in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("script", "end"),
+    [("raise SystemExit(3)", "it ended with exit code 3"), ("import os; os.abort()", "it was ended by SIGABRT")],
+)
+def test_a_worker_that_cannot_start_ends_the_service_with_one_line(
+    script: str, end: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert supervise(tmp_path, script, workers=2) == FAILED
+    assert len(caplog.records) == 1
+    assert f"could not start ({end}): the service ends" in caplog.text
+
+
+def test_a_worker_that_dies_again_and_again_is_started_more_and_more_seldom(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    def pauses() -> list[str]:
+        return [record.message.rpartition("started")[2] for record in caplog.records if "another" in record.message]
+
+    assert supervise(tmp_path, SERVES, until=lambda: len(pauses()) == 3) == 0
+    assert pauses() == ["", " in 0.25 s", " in 0.5 s"]
+    assert replaced(tmp_path)["died"] == 3
+
+
+def test_workers_that_end_when_they_are_told_to_make_a_good_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert supervise(tmp_path, SERVES + UNTIL_THE_END, workers=3, until=lambda: starts(caplog) == 3) == 0
+    assert replaced(tmp_path) == {}
+
+
+def test_a_worker_that_does_not_end_is_killed_when_its_time_is_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.supervisor._OVERTIME_SECONDS", -4.5)
+    caplog.set_level(logging.INFO)
+    began = time.monotonic()
+    assert supervise(tmp_path, SERVES + "time.sleep(600)", until=lambda: starts(caplog) == 1) == 0
+    assert time.monotonic() - began < LONGEST
+    assert "did not end, and is killed" in caplog.text
