@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from service.api import docs, forecast, health, metrics, models, problems
 from service.api.access import Access
+from service.api.cache import Cache
 from service.api.head import HeadAsGet
 from service.api.journal import Journal
 from service.api.observation import Observed, Observer
@@ -68,6 +69,8 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
         service = Service(settings, registry, scheduler, counts, shadows, access, _observer(settings, counts))
+        if settings.cache_bytes:
+            service.cache = Cache(settings.cache_bytes, counts)
         if owns_process:
             _spare_the_collector()
         watching = _watch(settings, registry)

@@ -120,6 +120,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long SIGTERM is announced by readiness alone, before new connections are refused.",
     )
+    cache_bytes: int = Field(default=0, ge=0, description="Most bytes of answers that a process keeps; 0 = none.")
     hang_seconds: float = Field(
         default=30.0,
         ge=0,

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Final, Literal, NamedTuple
@@ -26,7 +27,6 @@ FAILED: Final = 3
 WORKERS_SERVING: Final = "leadtime_workers_serving"
 WORKERS_REPLACED: Final = "leadtime_workers_replaced"
 
-_BOOT_SECONDS: Final = 60.0
 # A worker that has been silent for so long may be busy; others take its new connections meanwhile.
 _QUIET_SECONDS: Final = 2.0
 # How soon a worker is started again when it dies soon after its start, again and again.
@@ -66,7 +66,7 @@ class _Worker:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     is_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Whether there has to be another in its place: it has ended, or asks to be let go."""
-    silence: float = -_BOOT_SECONDS
+    silence: float = -inf
     """Seconds since it was last heard of; it may take its time until it says its first word."""
     was_silent: bool = False
     """Whether it was killed because nothing was heard of it."""

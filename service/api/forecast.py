@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope
 from service.api.admission import check_is_in_time
 from service.api.arrow import Table, read_request, write_answer
 from service.api.body import read_body
+from service.api.cache import may_keep
 from service.api.connection import while_connected
 from service.api.faults import IN_JSON, parse
 from service.api.headers import ARROW, JSON, read_headers
@@ -136,13 +137,24 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         service.access.admit("forecast", scope["headers"], scope.get("client"))
     seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
     body = await read_body(receive, settings.max_body_bytes)
+    cache, key = service.cache, b""
+    if cache is not None:
+        key = cache.key(body, schema is _ONE_STEP, from_arrow, to_arrow)
+        found = cache.find(key, service.registry)
+        if found is not None:
+            trip = trip_of(scope)
+            if trip is not None:
+                trip.model = found[0]
+            return found[1]
     if service.scheduler.is_crowded:
         check_is_in_time(service, seconds, body)
     question: ForecastRequest
     table: Table | None
     question, table = read_request(schema, body, settings) if from_arrow else (parse(schema, body), None)
     horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
-    model = service.registry.find(question.model or settings.default_model, question.version)
+    name = question.model or settings.default_model
+    model = service.registry.find(name, question.version)
+    is_kept = cache is not None and may_keep(model) and (question.samples is None or question.seed is not None)
     if model.canary is not None:
         model = answering(model, scope["headers"])
     trip = trip_of(scope)
@@ -188,11 +200,16 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
         service.shadows.follow(model, rows, known, forecasts)
     if to_arrow:
         about = {"model": model.name, "version": model.version, "horizon": str(horizon)}
-        return write_answer(about, forecasts, windows.as_rows, times), ARROW
-    beside = None
-    if plan is not None:
-        forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if plan.is_heavy else plan.answer(forecasts)
-    return _encode(model, horizon, forecasts, windows.as_rows, times, beside), JSON
+        answer = write_answer(about, forecasts, windows.as_rows, times), ARROW
+    else:
+        beside = None
+        if plan is not None:
+            heavy = plan.is_heavy
+            forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if heavy else plan.answer(forecasts)
+        answer = _encode(model, horizon, forecasts, windows.as_rows, times, beside), JSON
+    if cache is not None and is_kept:
+        cache.keep(key, name, question.version, model, answer)
+    return answer
 
 
 def _steps_of_shadow(model: ServedModel) -> int | None:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.api.cache import CACHE_BYTES, CACHE_LOOKUPS
 from service.api.observation import (
     PARSE_SECONDS,
     REQUEST_SECONDS,
@@ -46,6 +47,8 @@ _MEANINGS: Final = {
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
     MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
     VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",
+    CACHE_LOOKUPS: "Requests that were looked for among the answers kept, by result: hit or miss.",
+    CACHE_BYTES: "Bytes of the answers kept.",
     WORKERS_SERVING: "Workers that serve, where there are several.",
     WORKERS_REPLACED: "Workers replaced: they died, stood still (hung), or were asked to stop.",
     FILES_REFUSED: "Files that are not served and labels that are not heeded, counted by each worker.",

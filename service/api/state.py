@@ -7,6 +7,7 @@ from typing import TypedDict, cast
 from starlette.requests import Request
 
 from service.api.access import Access
+from service.api.cache import Cache
 from service.api.observation import Observer
 from service.metrics import Metrics
 from service.registry import Registry
@@ -26,6 +27,8 @@ class Service:
     shadows: Shadows
     access: Access
     observer: Observer
+    cache: Cache | None = None
+    """Answers that were given; None where none are kept."""
     draining: bool = False
     """Whether a stop has been asked for: readiness says so, while requests are still answered."""
     have_others_look: Callable[[], Awaitable[object]] | None = None

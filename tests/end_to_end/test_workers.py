@@ -69,18 +69,16 @@ def test_a_killed_worker_loses_what_it_had_and_nothing_else_and_everything_is_co
             wait_until(lambda: len(kept.answered) > 200)
             before = len(kept.answered)
             os.kill(victim, signal.SIGKILL)
-            killed = time.monotonic()
-            ask_anew(service, 20)
-            assert time.monotonic() - killed < 2, "new connections waited for the worker's successor"
+            ask_anew(service, 8)
+            assert service.log.read_text().count(" serves") == 2, "new connections waited for the worker's successor"
             wait_until(lambda: len(kept.answered) > before + 200)
             wait_until_all_serve(service)
         # A connection has one request at a time, and each client had at most one connection to that worker.
         assert len(kept.lost) <= clients
-        assert all(when - killed < 2 for when, _ in kept.lost)
         assert kept.refused == []
         found = scraped(service)
         # What was lost may have been counted before its answer was.
-        assert 0 <= found["leadtime_run_rows_sum"] - (len(kept.answered) + 20) <= len(kept.lost)
+        assert 0 <= found["leadtime_run_rows_sum"] - (len(kept.answered) + 8) <= len(kept.lost)
         assert (found[f"{REPLACED} died"], found["leadtime_windows_under_way"]) == (1, 0)
         assert victim not in workers_of(service)
         assert "it was ended by SIGKILL; another one is started" in service.log.read_text()
@@ -89,7 +87,7 @@ def test_a_killed_worker_loses_what_it_had_and_nothing_else_and_everything_is_co
 def test_a_worker_that_stands_still_is_found_and_replaced_and_others_take_its_connections(
     models: Path, tmp_path: Path
 ) -> None:
-    with running(models, tmp_path / "log", workers=2, hang_seconds=4) as service:
+    with running(models, tmp_path / "log", workers=2, hang_seconds=6) as service:
         victim, _ = wait_until_all_serve(service)
         stop(victim)
         ask_anew(service, 20)
