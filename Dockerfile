@@ -18,9 +18,11 @@ RUN pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel
 # --- environments without pip, bytecode compiled ---------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS service-environment
 RUN python -m venv --without-pip /opt/leadtime
-COPY locks/service.txt locks/
+# with --build-arg LOCK=otel, what traces need as well
+ARG LOCK=service
+COPY locks/${LOCK}.txt locks/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/leadtime/bin/python install --disable-pip-version-check --require-hashes -r locks/service.txt
+    pip --python /opt/leadtime/bin/python install --disable-pip-version-check --require-hashes -r locks/${LOCK}.txt
 # numpy's and onnxruntime's own tests and model conversion tools: a fifth of their size, and nothing here imports them
 RUN find /opt/leadtime -type d -name tests -path '*/numpy/*' -prune -exec rm -r {} + \
  && find /opt/leadtime -type d -path '*/site-packages/onnxruntime/*' \

@@ -73,7 +73,8 @@ chaos: $(VENV)/.ready ## break things on purpose under load, and see whether the
 lock: $(VENV)/.ready ## write locks/ anew from pyproject.toml (newest versions: UPGRADE=--upgrade)
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -o locks/service.txt
 	$(UV_COMPILE) $(UPGRADE) -c locks/service.txt --extra training pyproject.toml -o locks/training.txt
-	$(UV_COMPILE) $(UPGRADE) -c locks/training.txt --extra training --group dev pyproject.toml -o locks/development.txt
+	$(UV_COMPILE) $(UPGRADE) -c locks/training.txt --extra otel pyproject.toml -o locks/otel.txt
+	$(UV_COMPILE) $(UPGRADE) -c locks/otel.txt -c locks/training.txt --extra otel --extra training --group dev pyproject.toml -o locks/development.txt
 	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(UV_COMPILE) $(UPGRADE) -c locks/development.txt - -o locks/build.txt
 

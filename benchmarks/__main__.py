@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from benchmarks import bulk, inprocess, memory, mixture, overload, stages, start, workers
+from benchmarks import bulk, inprocess, memory, mixture, observation, overload, stages, start, workers
 from benchmarks.environments import make_environment, versions_of
 from benchmarks.load import drive, wrk
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
@@ -224,6 +224,12 @@ def _workers(place: Place, arguments: Namespace) -> dict[str, Any]:
     return workers.measure(place, cores, rounds=arguments.rounds, seconds=arguments.seconds) or {}
 
 
+def _observation(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return observation.measured(
+        place, rounds=arguments.rounds, seconds=arguments.seconds, tell=partial(print, flush=True)
+    )
+
+
 def _start_time(place: Place, arguments: Namespace) -> dict[str, Any]:
     return start.measure(place, rounds=arguments.rounds)
 
@@ -238,6 +244,7 @@ _KINDS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
     "mixture": _mixture,
     "bulk": _bulk,
     "workers": _workers,
+    "observation": _observation,
     "start": _start_time,
     "memory": _memory,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.observation import OFF, ON
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS
 from benchmarks.plot import draw, draw_overload
 from benchmarks.questions import HORIZON, ROOT
@@ -297,6 +298,25 @@ def _workers(found: Mapping[str, Any]) -> str:
     return "\n".join(["## Two workers\n", limit + "\n", _table(heads, rows)])
 
 
+def _observation(found: Mapping[str, Any]) -> str:
+    """The table of what watching costs."""
+    rows = [
+        [
+            f"{steps} {'step' if steps == '1' else 'steps'}, {connections} connections",
+            _number(about[ON]["rate"]),
+            _number(about[OFF]["rate"]),
+            f"{about['ratio']:.2f} ×",
+        ]
+        for steps, by_connections in found["loads"].items()
+        for connections, about in by_connections.items()
+    ]
+    words = (
+        f"Metrics, JSON logs with {found['share_logged']:.0%} of the requests in them, and a key with each request, "
+        "beside a service\nwithout any of that.\n"
+    )
+    return "\n".join(["## What watching costs\n", words, _table(["", "everything on, /s", "off, /s", "ratio"], rows)])
+
+
 def _start(found: Mapping[str, Any]) -> str:
     return (
         "## Start\n\n"
@@ -482,6 +502,7 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "mixture": _mixture,
     "bulk": _bulk,
     "workers": _workers,
+    "observation": _observation,
     "start": _start,
     "memory": _memory,
     "overload": _overload,

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from benchmarks.questions import CACHE, MODELS, ROOT, Question, artifact
@@ -142,14 +143,19 @@ def running(
                 os.kill(left, signal.SIGKILL)
 
 
-def service(model: str | None, cores: str | None, workers: int = 1) -> contextlib.AbstractContextManager[Server]:
-    """Run the service with its default settings and one of the benchmarks' models; None: with the bundled one."""
+def service(
+    model: str | None, cores: str | None, workers: int = 1, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> contextlib.AbstractContextManager[Server]:
+    """Run the service with one of the benchmarks' models; None: with the bundled one.
+
+    Its settings are those that it has by default, but for `settings`.
+    """
     port = free_port()
-    settings = {"LEADTIME_PORT": str(port), "LEADTIME_WORKERS": str(workers), "LEADTIME_LOG_LEVEL": "warning"}
+    given = {"LEADTIME_PORT": str(port), "LEADTIME_WORKERS": str(workers), "LEADTIME_LOG_LEVEL": "warning", **settings}
     if model is not None:
-        settings |= {"LEADTIME_MODELS": str(MODELS), "LEADTIME_DEFAULT_MODEL": model}
+        given |= {"LEADTIME_MODELS": str(MODELS), "LEADTIME_DEFAULT_MODEL": model}
     command = [sys.executable, "-m", "service"]
-    return running(f"service {model}", command, ready="/health/ready", cores=cores, port=port, settings=settings)
+    return running(f"service {model}", command, ready="/health/ready", cores=cores, port=port, settings=given)
 
 
 def reference(model: str, cores: str | None) -> contextlib.AbstractContextManager[Server]:

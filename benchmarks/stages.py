@@ -120,6 +120,7 @@ class _Instant:
         self.state_size = engine.state_size
         self.known = engine.known
         self.pace = Pace()
+        self.drift = None
         self._forecast = np.ones((CONNECTIONS, 1), np.float32)
         self._state = np.ones((CONNECTIONS, self.state_size), np.float32)
 

@@ -20,6 +20,7 @@ from service.keys import SCOPES, add_key, read_keys
 from service.limits import FORM
 from service.listeners import allow_files, bind, url_of
 from service.log import log_configuration
+from service.otel import is_asked_for
 from service.settings import PREFIX, Settings
 from service.supervisor import FAILED, Patience, Supervisor
 
@@ -50,6 +51,7 @@ def _run() -> int:
     settings = Settings.from_environment(os.environ)
     if settings.keys is not None:
         read_keys(settings.keys)  # workers read it again; what is wrong with it is told at once
+    is_asked_for(os.environ)
     tls = settings.tls
     if tls is not None:
         tls.context()

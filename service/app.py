@@ -4,9 +4,10 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -22,6 +23,7 @@ from service.api.openapi import TITLE, build_openapi
 from service.api.policy import OtherOrigins, Policy
 from service.api.shortcut import Shortcut
 from service.api.state import Service, State
+from service.api.tracing import tracing_from
 from service.keys import Keyring
 from service.limits import Limiter
 from service.metrics import Metrics
@@ -56,8 +58,13 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
-    """Assemble the service; models are opened when it starts. It sets the process up for itself where it owns it."""
+def create_app(
+    settings: Settings, *, owns_process: bool = False, environ: Mapping[str, str] = MappingProxyType({})
+) -> FastAPI:
+    """Assemble the service; models are opened when it starts. It sets the process up for itself where it owns it.
+
+    `environ` holds what OpenTelemetry is told, beside the settings.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -68,7 +75,8 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
         keyring = None if settings.keys is None else Keyring(settings.keys)
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
-        service = Service(settings, registry, scheduler, counts, shadows, access, _observer(settings, counts))
+        observer = _observer(settings, counts, environ)
+        service = Service(settings, registry, scheduler, counts, shadows, access, observer)
         if settings.cache_bytes:
             service.cache = Cache(settings.cache_bytes, counts)
         if owns_process:
@@ -84,6 +92,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
             await asyncio.to_thread(watching.close)
         await asyncio.to_thread(shadows.close)
         limiter.close()
+        await asyncio.to_thread(observer.close)
         counts.close()
 
     application = Application(
@@ -108,7 +117,7 @@ def create_app(settings: Settings, *, owns_process: bool = False) -> FastAPI:
 def application_from_environment() -> ASGIApp:
     """The service as the environment sets it, with the short way to its forecasts, for a server's worker process."""
     settings = Settings.from_environment(os.environ)
-    application = create_app(settings, owns_process=True)
+    application = create_app(settings, owns_process=True, environ=os.environ)
     return Shortcut(application, forecast.ANSWERS, for_other_origins=settings.cors_origins is not None)
 
 
@@ -122,12 +131,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(_OBJECTS_UNTIL_COLLECTION, *gc.get_threshold()[1:])
 
 
-def _observer(settings: Settings, counts: Metrics) -> Observer:
+def _observer(settings: Settings, counts: Metrics, environ: Mapping[str, str]) -> Observer:
     """What is noted of requests, as the settings have it."""
     return Observer(
         counts if settings.request_metrics == "on" else None,
         None if settings.access_log == "off" else Journal(settings.access_log),
-        None,
+        tracing_from(environ),
     )
 
 

@@ -177,6 +177,13 @@ class Trial(_Record):
         return np.array(self.forecast, np.float32)
 
 
+class Range(_Record):
+    """The smallest and the largest value of one feature, in raw units."""
+
+    low: Finite
+    high: Finite
+
+
 class Metadata(_Record):
     """What an artifact says of itself."""
 
@@ -201,6 +208,9 @@ class Metadata(_Record):
     )
     exogenous: ExogenousNames = Field(
         default=(), description="Columns beside the features that are given, also for the steps to be forecast."
+    )
+    ranges: tuple[Range, ...] | None = Field(
+        default=None, description="What each feature ranged over in what it was fitted on; None = nothing to compare."
     )
     training: Provenance
     backtest: Backtest | None = None
@@ -300,6 +310,13 @@ def _check_consistency(metadata: Metadata) -> None:
         )
     if both := set(metadata.exogenous) & set(metadata.features):
         raise ArtifactError(f"its metadata contradicts itself: {min(both)!r} is both a feature and exogenous")
+    if metadata.ranges is not None and len(metadata.ranges) != len(metadata.features):
+        raise ArtifactError(
+            f"its metadata contradicts itself: ranges for {len(metadata.ranges)} features, but it has "
+            f"{len(metadata.features)}"
+        )
+    if any(one.low > one.high for one in metadata.ranges or ()):
+        raise ArtifactError("its metadata contradicts itself: a range ends before it begins")
     if metadata.trial is not None:
         _check_trial(metadata, metadata.trial)
     table = metadata.errors

@@ -24,6 +24,7 @@ from service.artifact import (
     read_metadata,
 )
 from service.calendar import calendar_of
+from service.drift import Drift
 from service.errors import ArtifactError
 from service.onnx_file import EXTERNAL, NOT_STANDARD, UNREADABLE, check_stands_alone
 from service.pace import Pace
@@ -77,6 +78,8 @@ class Engine:
         """How long its runs take; whoever times them lets it learn."""
         self.known = metadata.known
         """Numbers that are known of each step beforehand; 0 = none."""
+        self.drift: Drift | None = None
+        """What looks at windows before their first run; whoever counts sets it."""
         self._session = session
         present = {output.name for output in session.get_outputs()}
         self._outputs = [name for name in (FORECAST, NEXT_STATE, SCALE) if name in present]

@@ -83,6 +83,25 @@ class Histogram:
         self._values[self._sum] += value
 
 
+class Histograms:
+    """Several of them with the same bounds, of which each observation is one row."""
+
+    __slots__ = ("_bounds", "_places", "_sum", "_values")
+
+    def __init__(self, values: "memoryview[float]", places: Sequence[int], bounds: Sequence[float]) -> None:
+        self._values = values
+        self._places = places
+        self._bounds = bounds
+        self._sum = len(bounds) + 1
+
+    def observe(self, *observed: float) -> None:
+        """Count an observation of each, or of the first of them."""
+        values, bounds, to_sum = self._values, self._bounds, self._sum
+        for place, value in zip(self._places, observed, strict=False):
+            values[place + bisect_left(bounds, value)] += 1.0
+            values[place + to_sum] += value
+
+
 class Metrics:
     """One worker's own counts, for any of its threads; what one cell counts is one thread's."""
 
@@ -128,6 +147,11 @@ class Metrics:
         """How large something was each time; raises as `counter`."""
         key = Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds))
         return Histogram(self.values, self._place(key), key.bounds)
+
+    def histograms(self, names: Sequence[str], bounds: Sequence[float], **labels: str) -> Histograms:
+        """How large several things were each time, counted together; raises as `counter`."""
+        keys = [Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds)) for name in names]
+        return Histograms(self.values, [self._place(key) for key in keys], tuple(bounds))
 
     def total(self) -> dict[Key, list[float]]:
         """What all workers have counted that share the folder; without one, nothing."""

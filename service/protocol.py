@@ -12,10 +12,11 @@ import asyncio
 import selectors
 from asyncio import BaseTransport, TimerHandle, Transport
 from itertools import islice
+from time import perf_counter
 from typing import Any, Final, NamedTuple, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import Message, Scope
+from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.admission import refusal, time_of
@@ -442,24 +443,11 @@ class Head(NamedTuple):
     """How long the answer may take; None where the headers cannot be answered."""
 
 
-class Exchange:
+class Exchange(Trip):
     """A small request and its response, without ASGI's messages between."""
 
-    __slots__ = (
-        "_body_is_read",
-        "_protocol",
-        "_task",
-        "_trip",
-        "body",
-        "disconnected",
-        "head",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "response_complete",
-    )
-
     def __init__(self, protocol: BoundedProtocol, head: Head) -> None:
+        super().__init__("POST", head.path, head.headers, head.correlation)
         self.head = head
         self.body: bytes | bytearray = b""
         self.more_body = True
@@ -470,20 +458,19 @@ class Exchange:
         self._body_is_read = False
         self._protocol = protocol
         self._task: asyncio.Task[None] | None = None
-        self._trip: Trip
 
     def begin(self) -> None:
         """Answer; the body has come."""
         self.more_body = False
+        self.came = perf_counter()
         protocol, head = self._protocol, self.head
-        trip = self._trip = Trip("POST", head.path, head.headers, head.correlation)
         if protocol.service.scheduler.is_crowded and head.seconds is not None and not protocol.flow.write_paused:
             refused = refusal(protocol.service, head.seconds, self.body)
             if refused is not None:
                 self._write(refused)
-                trip.refused = OVERLOADED.name
+                self.refused = OVERLOADED.name
                 if protocol.observer.watches:
-                    protocol.observer.finish(trip, refused.status)
+                    protocol.observer.finish(self, refused.status)
                 return
         self._task = protocol.loop.create_task(self._run())
         protocol.tasks.add(self._task)
@@ -497,15 +484,13 @@ class Exchange:
             self._task.cancel()
 
     async def _run(self) -> None:
-        protocol, trip, status = self._protocol, self._trip, HUNG_UP
+        protocol, status = self._protocol, HUNG_UP
         try:
-            scope = {
-                "headers": self.head.headers,
-                "client": protocol.client,
-                "state": protocol.app_state,
-                "trip": trip,
-            }
-            answered = await self._respond(scope)
+            scope = {"headers": self.headers, "client": protocol.client, "state": protocol.app_state, "trip": self}
+            try:
+                answered = await respond(self.head.answer, scope, self._receive)
+            except Exception as error:
+                answered = self._failed(error)
             if protocol.flow.write_paused and not self.disconnected:
                 await protocol.flow.drain()
             if not self.disconnected:
@@ -513,18 +498,14 @@ class Exchange:
                 status = answered.status
         finally:
             if protocol.observer.watches:
-                protocol.observer.finish(trip, status)
+                protocol.observer.finish(self, status)
 
-    async def _respond(self, scope: Scope) -> Answered:
-        try:
-            return await respond(self.head.answer, scope, self._receive)
-        except Exception as error:
-            trip = self._trip
-            trip.refuse(INTERNAL_ERROR.name, error)
-            MARKS.set(trip.marks)
-            self._protocol.logger.error("Exception in ASGI application\n", exc_info=error)
-            failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
-            return Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
+    def _failed(self, error: Exception) -> Answered:
+        self.refuse(INTERNAL_ERROR.name, error)
+        MARKS.set(self.marks)
+        self._protocol.logger.error("Exception in ASGI application\n", exc_info=error)
+        failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
+        return Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
 
     def _write(self, answered: Answered) -> None:
         protocol = self._protocol
@@ -533,7 +514,7 @@ class Exchange:
             parts += (name, b": ", value, b"\r\n")
         for name, value in answered.headers:
             parts += (name, b": ", value, b"\r\n")
-        parts += (_REQUEST_ID_IS, self._trip.request_id, b"\r\n")
+        parts += (_REQUEST_ID_IS, self.request_id, b"\r\n")
         parts.append(_END_OF_ALIVE if self.keep_alive else _END_OF_LAST)
         parts.append(answered.content)
         protocol.transport.write(b"".join(parts))

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from service.artifact import FILE_NAME, MODEL_NAME_PATTERN, VERSION_PATTERN
+from service.drift import WINDOWS, WINDOWS_OUTSIDE, Drift
 from service.errors import LabelsError, NotFound
 from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
 from service.metrics import Metrics, TooManyMetrics
@@ -283,7 +284,21 @@ class _Tally:
         for key in self._served ^ served:
             self._tell(key, float(key in served))
         self._served = served
+        for found in routes.values():
+            for model in found.versions:
+                self._watch_drift(model)
         self._metrics.gauge(FILES_REFUSED).set(refused)
+
+    def _watch_drift(self, model: ServedModel) -> None:
+        ranges = model.engine.metadata.ranges
+        if ranges is None or model.engine.drift is not None:
+            return
+        labels = {"model": model.name, "version": model.version}
+        try:
+            cells = [self._metrics.counter(name, **labels) for name in (WINDOWS, WINDOWS_OUTSIDE)]
+            model.engine.drift = Drift(ranges, *cells)
+        except TooManyMetrics:
+            _log.debug("no room to count another version")
 
     def _count(self, model: str, result: str) -> None:
         try:

@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.backlog import Backlog, Drag, Work
+from service.drift import Drift
 from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Cell, Metrics
 from service.pace import Pace
@@ -59,6 +60,7 @@ INLINE_SECONDS: Final = 0.004
 """A run that is expected to take longer leaves the loop."""
 
 WINDOWS_UNDER_WAY: Final = "leadtime_windows_under_way"
+QUEUE_STEPS: Final = "leadtime_queue_steps"
 REQUESTS_GIVEN_UP: Final = "leadtime_requests_given_up"
 REQUESTS_REFUSED: Final = "leadtime_requests_refused"
 ROWS_OF_A_RUN: Final = "leadtime_run_rows"
@@ -104,6 +106,10 @@ class Model(Protocol):
     def pace(self) -> Pace:
         """How long its runs take."""
 
+    @property
+    def drift(self) -> Drift | None:
+        """What looks at windows before their first run, if anything does."""
+
     def run(
         self, values: Values, state: Values | None, known: Values | None = None
     ) -> tuple[Values, Values | None, Values | None]:
@@ -138,6 +144,7 @@ class Scheduler:
         """Run at most `max_batch` rows together, on the loop what takes up to `inline_seconds`; queue `max_steps`."""
         metrics = metrics or Metrics(None)
         self._windows = metrics.gauge(WINDOWS_UNDER_WAY)
+        self._steps = metrics.gauge(QUEUE_STEPS)
         self._cancelled = metrics.counter(REQUESTS_GIVEN_UP, reason="cancelled")
         self._expired = metrics.counter(REQUESTS_GIVEN_UP, reason="expired")
         self._refused_late = metrics.counter(REQUESTS_REFUSED, reason="deadline")
@@ -329,16 +336,14 @@ class Scheduler:
         self.is_crowded = lane.backlog.rows > _CROWD or (self.is_crowded and len(self._lanes) + len(self._away) > 1)
         if lane.has_changed:
             lane.has_changed = False
-            self._windows.set(lane.windows_under_way + self._windows_of_others(lane))
+            lanes = [lane, *(other for other in (*self._lanes.values(), *self._away.values()) if other is not lane)]
+            self._windows.set(sum([one.windows_under_way for one in lanes]))
+            self._steps.set(sum([one.steps_under_way for one in lanes]))
         if self._lanes and not self._turn_is_due:
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)
         elif not self._lanes and not self._away:
             self._idle.set()
-
-    def _windows_of_others(self, lane: "_Lane") -> int:
-        lanes = (*self._lanes.values(), *self._away.values())
-        return sum(other.windows_under_way for other in lanes if other is not lane)
 
 
 class _Request:
@@ -359,6 +364,7 @@ class _Request:
         "horizon",
         "missing",
         "scales",
+        "steps_each",
         "steps_left",
         "turn",
         "under_way",
@@ -398,6 +404,11 @@ class _Request:
         self._are_of_one_length = len(windows) < 2 or len({len(window) for window in windows}) == 1
         if not self._are_of_one_length:
             self._order = sorted(self._order, key=self._length)
+            length = sum(map(self._length, self._order)) / len(windows)
+        else:
+            length = self._length(0) if windows else 0
+        self.steps_each = length + horizon - 1
+        """Time steps that a window and its forecast take, on average."""
         self._given_out = 0
 
     @property
@@ -526,6 +537,10 @@ class _Batch:
         """The time steps that the next run covers, of each row."""
         length: int = self._values.shape[1]
         return length
+
+    def show(self, drift: Drift) -> None:
+        """Let the windows be looked at, before the first run."""
+        drift.look(self._values)
 
     def run(self, model: Model) -> None:
         """Give every row its next step."""
@@ -676,6 +691,10 @@ class _Lane:
     def windows_under_way(self) -> int:
         return sum(request.missing for request in self._live if not request.future.done())
 
+    @property
+    def steps_under_way(self) -> float:
+        return sum(request.missing * request.steps_each for request in self._live if not request.future.done())
+
     def welcome(self, request: _Request, work: Work) -> None:
         """Take a new request."""
         request.steps_left = work.prefill if self._model.state_size else work.prefill // request.horizon
@@ -708,6 +727,8 @@ class _Lane:
         except Exception as error:
             self._fail_groups(groups, error)
             return None
+        if self._model.drift is not None:
+            batch.show(self._model.drift)
         return batch if self._model.state_size else self._beside_those_under_way(batch)
 
     def run_inline(self, batch: _Batch) -> bool:

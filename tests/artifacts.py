@@ -32,6 +32,7 @@ from service.artifact import (
     Frequency,
     Metadata,
     Provenance,
+    Range,
     Trial,
 )
 from service.calendar import CalendarField
@@ -62,6 +63,7 @@ def write_artifact(
     calendar: Sequence[CalendarField] = (),
     exogenous: Sequence[str] = (),
     trial: Trial | None = None,
+    ranges: tuple[Range, ...] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write an artifact to `path`, making its folders, and return `path`. Feature names are `x0`, `x1`, …"""
@@ -81,6 +83,7 @@ def write_artifact(
         calendar=calendar,
         exogenous=exogenous,
         trial=trial,
+        ranges=ranges,
     )
     set_metadata(model, record.model_dump_json())
     return save(model, path)
@@ -110,6 +113,7 @@ def build_metadata(
     calendar: Sequence[CalendarField] = (),
     exogenous: Sequence[str] = (),
     trial: Trial | None = None,
+    ranges: tuple[Range, ...] | None = None,
 ) -> Metadata:
     """The metadata that fits the graph of `build_model`."""
     return Metadata(
@@ -136,6 +140,7 @@ def build_metadata(
         calendar=tuple(calendar),
         exogenous=tuple(exogenous),
         trial=trial,
+        ranges=ranges,
     )
 
 

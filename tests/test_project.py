@@ -20,13 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 BASE = PROJECT["project"]["dependencies"]
+OTEL = PROJECT["project"]["optional-dependencies"]["otel"]
 TRAINING = PROJECT["project"]["optional-dependencies"]["training"]
 DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
 BUILD = PROJECT["build-system"]["requires"]
 LOCKS = {
     "service": BASE,
     "training": BASE + TRAINING,
-    "development": BASE + TRAINING + DEVELOPMENT,
+    "otel": BASE + OTEL,
+    "development": BASE + OTEL + TRAINING + DEVELOPMENT,
     "build": BUILD,
 }
 # Imported beside the package that cannot be without them, and whose versions they follow.
@@ -34,6 +36,12 @@ PARTS = {
     "cryptography": "trustme",
     "jsonschema-rs": "schemathesis",
     "markupsafe": "jinja2",
+    "opentelemetry-api": "opentelemetry-sdk",
+    "opentelemetry-exporter-http-transport": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-exporter-otlp-common": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-exporter-otlp-proto-common": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-proto": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-semantic-conventions": "opentelemetry-sdk",
     "packaging": "pytest",
     "protobuf": "onnx",
     "pydantic-core": "pydantic",
@@ -80,7 +88,10 @@ def test_every_pin_has_hashes(lock: str) -> None:
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
-@pytest.mark.parametrize(("smaller", "larger"), [("service", "training"), ("training", "development")])
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [("service", "training"), ("service", "otel"), ("training", "development"), ("otel", "development")],
+)
 def test_a_package_has_the_same_versions_in_a_larger_lock(smaller: str, larger: str) -> None:
     wide = pins(larger)
     assert {name: versions for name, versions in pins(smaller).items() if wide.get(name) != versions} == {}
@@ -98,7 +109,7 @@ def test_the_service_lock_holds_nothing_of_training() -> None:
 @pytest.mark.parametrize(
     ("package", "declared"),
     [
-        ("service", BASE),
+        ("service", LOCKS["otel"]),
         ("training", LOCKS["training"]),
         ("tests", LOCKS["development"]),
         ("benchmarks", LOCKS["training"]),

@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from service.artifact import FILE_NAME, Member, Metadata, Provenance
+import numpy as np
+
+from service.artifact import FILE_NAME, Member, Metadata, Provenance, Range
 from service.engine import Engine
 from training.backtest import MODEL, Evaluation, backtest
 from training.calibration import error_table
@@ -263,6 +265,7 @@ def _metadata(
         exogenous=panel.exogenous,
         non_negative=all(float(one.values.min()) >= 0 for one in panel.series),
         logarithms=config.network.transform == "log",
+        ranges=_ranges(panel, parts),
         training=Provenance(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             data=f"{source}: {'; '.join(panel.notes)}",
@@ -273,6 +276,14 @@ def _metadata(
             libraries=library_versions(),
         ),
     )
+
+
+def _ranges(panel: Panel, parts: Split) -> tuple[Range, ...]:
+    """What each feature ranges over in the parts that are fitted on."""
+    fitted = [one.values[: part.train_end] for one, part in zip(panel.series, parts.boundaries, strict=True)]
+    low = np.min([values.min(axis=0) for values in fitted], axis=0)
+    high = np.max([values.max(axis=0) for values in fitted], axis=0)
+    return tuple(Range(low=float(least), high=float(most)) for least, most in zip(low, high, strict=True))
 
 
 def _description(source: str, panel: Panel, config: Config, count: int) -> str:

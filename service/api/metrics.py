@@ -25,9 +25,10 @@ from service.api.openapi import describe_errors
 from service.api.problems import INTERNAL_ERROR
 from service.api.route import GuardedRoute
 from service.api.state import service_of
+from service.drift import WINDOWS, WINDOWS_OUTSIDE
 from service.metrics import Key
 from service.registry import FILES_REFUSED, MODEL_LOADS, VERSIONS_SERVED
-from service.scheduler import REQUESTS_GIVEN_UP, REQUESTS_REFUSED, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
+from service.scheduler import QUEUE_STEPS, REQUESTS_GIVEN_UP, REQUESTS_REFUSED, ROWS_OF_A_RUN, WINDOWS_UNDER_WAY
 from service.shadows import SHADOW_DIFFERENCE, SHADOW_FORECASTS
 from service.supervisor import WORKERS_REPLACED, WORKERS_SERVING
 
@@ -44,6 +45,7 @@ _MEANINGS: Final = {
     REQUESTS_REFUSED: "Requests that were refused or failed, by reason: predicted to be late (deadline), too many "
     "steps wait (steps), too many connections (connections), the client sends or reads too slowly (slow), or the name "
     "of the problem that was answered.",
+    QUEUE_STEPS: "Time steps of the windows under way and of their forecasts, each in full until it is complete.",
     ROWS_OF_A_RUN: "Sequences that the model ran at once.",
     MODEL_LOADS: "Model files tried, by how it went: loaded or refused. Each worker tries for itself.",
     VERSIONS_SERVED: "Workers that serve a version, under its label if it has one.",
@@ -52,6 +54,8 @@ _MEANINGS: Final = {
     WORKERS_SERVING: "Workers that serve, where there are several.",
     WORKERS_REPLACED: "Workers replaced: they died, stood still (hung), or were asked to stop.",
     FILES_REFUSED: "Files that are not served and labels that are not heeded, counted by each worker.",
+    WINDOWS: "Windows that a version was run on, of versions whose file tells the range seen in training.",
+    WINDOWS_OUTSIDE: "Of those, windows with a value outside that range.",
     SHADOW_FORECASTS: "Requests that a shadow followed, by what became of it: compared, left out or failed.",
     SHADOW_DIFFERENCE: "How far a shadow's forecast was from the answer: sum of |a - b| over mean sum of |a| and |b|.",
 }

@@ -17,7 +17,7 @@ from service.api.journal import Journal
 from service.api.tracing import Tracing
 from service.api.trip import OTHER, Trip
 from service.log import MARKS
-from service.metrics import Cell, Histogram, Metrics, TooManyMetrics
+from service.metrics import Cell, Histograms, Metrics, TooManyMetrics
 from service.scheduler import REQUESTS_REFUSED
 
 REQUESTS: Final = "leadtime_requests"
@@ -32,6 +32,7 @@ BOUNDS: Final = (
 )
 """Upper bounds of the buckets of every histogram of times, in seconds."""
 
+_NAMES: Final = (REQUEST_SECONDS, PARSE_SECONDS, WAIT_SECONDS, RUN_SECONDS)
 _ANSWERED: Final = range(200, 400)
 # Reasons that are none, or that are counted where they arise, more closely.
 _COUNTED: Final = ("", "overloaded")
@@ -60,9 +61,15 @@ class Observer:
             book = self._books.get(key)
             if book is None:
                 book = self._books[key] = self._open(self._metrics, key)
-            book.count(trip, ended)
-            if trip.refused not in _COUNTED:
-                self._count_refused(self._metrics, trip.refused)
+            book.requests.add()
+            if book.times is None:
+                if trip.refused not in _COUNTED:
+                    self._count_refused(self._metrics, trip.refused)
+            elif trip.ended:
+                came, asked, begun, done = trip.came, trip.asked, trip.begun, trip.ended
+                book.times.observe(ended - came, asked - came, begun - asked, done - begun)
+            else:
+                book.times.observe(ended - trip.came)
         if self._tracing is not None:
             trip.trace_id = self._tracing.record(trip, status, ended) or trip.trace_id
         if self._journal is not None and self._journal.takes(status):
@@ -74,6 +81,11 @@ class Observer:
         trip.refused = reason
         self.finish(trip, status)
 
+    def close(self) -> None:
+        """Send the traces that are left."""
+        if self._tracing is not None:
+            self._tracing.close()
+
     def _open(self, metrics: Metrics, key: tuple[str, str, str, int]) -> "_Book":
         route, model, version, status = key
         labels = {"route": route, "model": model, "version": version, "status": str(status)}
@@ -81,8 +93,8 @@ class Observer:
             requests = metrics.counter(REQUESTS, **labels)
             if status not in _ANSWERED:
                 return _Book(requests)
-            names = [REQUEST_SECONDS, *((PARSE_SECONDS, WAIT_SECONDS, RUN_SECONDS) if model else ())]
-            return _Book(requests, *(metrics.histogram(name, BOUNDS, route=route, model=model) for name in names))
+            names = _NAMES if model else _NAMES[:1]
+            return _Book(requests, metrics.histograms(names, BOUNDS, route=route, model=model))
         except TooManyMetrics:
             _log.warning("there is no room to count requests of %s, model %s, apart: they go uncounted", route, model)
             return _Book(Metrics(None).counter(REQUESTS))
@@ -98,23 +110,12 @@ class Observer:
 class _Book:
     """Where the requests of one route, version and status are counted."""
 
-    __slots__ = ("_requests", "_stages", "_total")
+    __slots__ = ("requests", "times")
 
-    def __init__(self, requests: Cell, total: Histogram | None = None, *stages: Histogram) -> None:
-        self._requests = requests
-        self._total = total
-        self._stages = stages
-
-    def count(self, trip: Trip, ended: float) -> None:
-        self._requests.add()
-        if self._total is None:
-            return
-        self._total.observe(ended - trip.came)
-        if trip.ended and self._stages:
-            parse, wait, run = self._stages
-            parse.observe(trip.asked - trip.came)
-            wait.observe(trip.begun - trip.asked)
-            run.observe(trip.ended - trip.begun)
+    def __init__(self, requests: Cell, times: Histograms | None = None) -> None:
+        self.requests = requests
+        self.times = times
+        """From a request to its answer, and the stages on the way; None for those that are refused."""
 
 
 class Observed:

@@ -4,29 +4,19 @@ The libraries are those of the extra `otel`, and nothing of them is imported oth
 together when its answer is out, from the times that were taken on its way, which costs nothing until then.
 """
 
-import logging
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from service.api.trip import Trip
-from service.errors import SettingsError
+from service.otel import EXPORTER, is_asked_for
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
-EXPORTER: Final = "OTEL_TRACES_EXPORTER"
-ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-
-_PROTOCOL: Final = "http/protobuf"
 _FAILURE: Final = 500
-_NEEDED: Final = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
-
-_log: Final = logging.getLogger("leadtime.tracing")
 
 
 class Tracing(Protocol):
@@ -39,35 +29,11 @@ class Tracing(Protocol):
         """Send what is left, as long as the exporter's time-out allows."""
 
 
-def is_asked_for(environ: Mapping[str, str]) -> bool:
-    """Whether the environment asks for traces, by an exporter or by the address of a collector.
-
-    Raises:
-        SettingsError: it asks for what there is not; or the extra `otel` is not installed.
-    """
-    exporter = environ.get(EXPORTER, "").strip().lower()
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none":
-        return False
-    if not exporter and not any(environ.get(name, "").strip() for name in ENDPOINTS):
-        return False
-    if exporter not in ("", "otlp", "console"):
-        raise SettingsError(f"{EXPORTER}: it must be otlp, console or none")
-    for name in PROTOCOLS:
-        if environ.get(name, _PROTOCOL).strip().lower() not in ("", _PROTOCOL):
-            raise SettingsError(f"{name}: it must be {_PROTOCOL}: traces are sent in no other way")
-    if not all(map(_is_installed, _NEEDED)):
-        raise SettingsError(
-            "OTEL_* variables ask for traces, and OpenTelemetry is not installed: install leadtime[otel], or set "
-            "OTEL_SDK_DISABLED=true"
-        )
-    return True
-
-
 def tracing_from(environ: Mapping[str, str]) -> Tracing | None:
     """The traces that the environment asks for, if it does.
 
     Raises:
-        SettingsError: as `is_asked_for` says.
+        SettingsError: it asks for what cannot be.
     """
     if not is_asked_for(environ):
         return None
@@ -154,10 +120,3 @@ def _attributes(trip: Trip, status: int) -> dict[str, Any]:
     if trip.refused:
         said["error.type"] = trip.refused
     return said
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False

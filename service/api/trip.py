@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Final, cast
+from typing import Final
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
@@ -55,4 +55,5 @@ class Trip(Times):
 
 def trip_of(scope: Scope) -> Trip | None:
     """What is noted of the request with this scope, if anything is."""
-    return cast(Trip | None, scope.get("trip"))
+    trip: Trip | None = scope.get("trip")
+    return trip

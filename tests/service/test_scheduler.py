@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.drift import Drift
 from service.engine import Engine
 from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Metrics, collect
@@ -44,6 +45,7 @@ class Recorder:
         self.state_size = model.state_size
         self.known = model.known
         self.pace = Pace()
+        self.drift: Drift | None = None
         self.shapes: list[tuple[int, ...]] = []
         self._model = model
         self._failing_length = failing_length
