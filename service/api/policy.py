@@ -55,7 +55,7 @@ class OtherOrigins:
             allow_origins=origins,
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", "WWW-Authenticate"],
+            expose_headers=["Retry-After", "WWW-Authenticate", "X-Request-Id"],
             max_age=_SECONDS_OF_PREFLIGHT,
         )
 

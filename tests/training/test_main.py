@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from service.artifact import ErrorTable
+from service.artifact import ErrorTable, Range
 from service.engine import Engine
 from tests.artifacts import write_artifact
-from tests.training.tables import hourly, long_form, write
+from tests.training.tables import hourly, long_form, values, write
 from training.__main__ import main, model_name
 from training.config import Fitting
 from training.synthetic import lab, panel
@@ -59,6 +59,8 @@ def test_fitting_writes_a_version_that_the_engine_opens_with_its_report_and_scor
     assert len(metadata.errors.errors[0]) == 24
     assert metadata.training.data_digest is not None
     assert metadata.training.configuration["seed"] == 0
+    fitted = values(400)[: metadata.training.observations]
+    assert metadata.ranges == (Range(low=fitted.min(), high=fitted.max()),)
     captured = capsys.readouterr()
     assert metadata.backtest.verdict in " ".join(captured.out.split())
     assert "frequency h (hourly): inferred from the time column" in captured.err
@@ -104,6 +106,10 @@ def test_one_model_is_fitted_on_a_panel_of_several_features(tmp_path: Path) -> N
     metadata = Engine.open(tmp_path / "models" / "sites" / "1" / "model.onnx").metadata
     assert metadata.features == ("load", "wind")
     assert metadata.training.series == 2
+    assert metadata.ranges is not None
+    (low, high), (lowest, highest) = ((one.low, one.high) for one in metadata.ranges)
+    assert 10 < low < 16 < 24 < high < 30
+    assert -1 <= lowest < -0.9 < 0.9 < highest <= 1
     assert metadata.backtest is not None
     assert metadata.backtest.horizon == 6
 
