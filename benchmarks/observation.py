@@ -47,7 +47,7 @@ def measured(place: Place, *, rounds: int, seconds: int, tell: Callable[[str], N
                     tell=tell,
                 )
                 for connections, loads in rates.items():
-                    about = summary(loads)
+                    about: dict[str, Any] = dict(summary(loads))
                     about["ratio"] = ratio(about[ON]["rates"], about[OFF]["rates"])
                     tell(f"{steps} steps, {connections} connections: {about['ratio']:.3f} × of everything off")
                     found["loads"].setdefault(str(steps), {})[str(connections)] = about

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Metrics, collect
 from service.pace import Pace
-from service.scheduler import WINDOWS_UNDER_WAY, Model, Scheduler
+from service.scheduler import QUEUE_STEPS, WINDOWS_UNDER_WAY, Model, Scheduler
 from service.window import Values
 from tests.artifacts import Kind, write_artifact
 
@@ -816,7 +816,8 @@ def test_a_request_that_is_complete_in_time_hears_nothing_of_its_deadline(model:
     async def work() -> None:
         scheduler = Scheduler(metrics=Metrics(tmp_path))
         assert (await scheduler.forecast(model, [line()], 5, seconds=60.0)).shape == (1, 5, 1)
-        assert counted(tmp_path) == {"cancelled": 0, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0}
+        none = {"cancelled": 0, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0, QUEUE_STEPS: 0}
+        assert counted(tmp_path) == none
 
     run(work)
 
@@ -827,11 +828,13 @@ def test_cancelled_requests_are_counted_and_no_window_of_them_stays_under_way(mo
         gone = [asyncio.create_task(scheduler.forecast(model, [line()] * 40, 1000)) for _ in range(3)]
         await after_runs(model, 10)
         assert counted(tmp_path)[WINDOWS_UNDER_WAY] == 120
+        assert counted(tmp_path)[QUEUE_STEPS] == 120 * (4 + 999)
         for task in gone:
             task.cancel()
         await asyncio.wait(gone)
         await some_turns()
-        assert counted(tmp_path) == {"cancelled": 3, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0}
+        none = {"cancelled": 3, "expired": 0, "deadline": 0, "steps": 0, WINDOWS_UNDER_WAY: 0, QUEUE_STEPS: 0}
+        assert counted(tmp_path) == none
 
     run(work)
 
