@@ -35,6 +35,7 @@ LOCKS = {
 PARTS = {
     "cryptography": "trustme",
     "jsonschema-rs": "schemathesis",
+    "googleapis-common-protos": "opentelemetry-exporter-otlp-proto-http",
     "markupsafe": "jinja2",
     "opentelemetry-api": "opentelemetry-sdk",
     "opentelemetry-exporter-http-transport": "opentelemetry-exporter-otlp-proto-http",
