@@ -45,18 +45,12 @@ def make_models(folder: Path = MODELS) -> None:
         keras.utils.set_random_seed(_SEED)
         made = Forecaster.from_network(network, features=1, season=None)
         _fill(made)
-        export(made, _metadata(name, made.state_size), path)
+        export(made, metadata_of(name, made.state_size), path)
         Engine.open(path)
 
 
-def _fill(network: Forecaster) -> None:
-    """Give a new network's head random weights: with its zeros, nothing of the layers would reach the answer."""
-    rng = np.random.default_rng(_SEED)
-    for head in network.heads:
-        head.kernel.assign(rng.normal(0, 0.2, head.kernel.shape).astype(np.float32))
-
-
-def _metadata(name: str, state_size: int) -> Metadata:
+def metadata_of(name: str, state_size: int) -> Metadata:
+    """What an artifact of random weights says of itself."""
     return Metadata(
         name=name,
         version="1",
@@ -76,6 +70,13 @@ def _metadata(name: str, state_size: int) -> Metadata:
             libraries={"keras": keras.__version__, "tensorflow": tf.__version__},
         ),
     )
+
+
+def _fill(network: Forecaster) -> None:
+    """Give a new network's head random weights: with its zeros, nothing of the layers would reach the answer."""
+    rng = np.random.default_rng(_SEED)
+    for head in network.heads:
+        head.kernel.assign(rng.normal(0, 0.2, head.kernel.shape).astype(np.float32))
 
 
 if __name__ == "__main__":

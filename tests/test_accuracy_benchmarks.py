@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.accuracy import report
 from benchmarks.accuracy.__main__ import main
+from benchmarks.accuracy.coverage import measured, thinned
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
 from benchmarks.accuracy.results import RESULTS, kept
 from benchmarks.accuracy.runs import CONFIGS, configs_of, configured
@@ -24,6 +25,7 @@ from training.config import read_config
 from training.data import Panel, Series, read_any_length, read_panel, split
 from training.errors import DataError
 from training.rolling import read_for, run
+from training.table import Table
 
 _M4 = PROTOCOLS["m4-hourly"]
 _ERRORS = ErrorTable(origins=50, errors=((tuple(np.linspace(-3.0, 3.0, 50)),) * 48,))
@@ -311,16 +313,42 @@ def test_the_best_row_stands_first_and_those_without_the_first_figure_last() -> 
 
 
 def test_the_document_is_what_the_kept_results_say() -> None:
-    found = {table: held for table in PROTOCOLS if (held := kept(table))}
-    assert found, RESULTS
-    assert report.DOCUMENT.read_text(encoding="utf-8") == report.document(found)
+    scores, coverage = report.found()
+    assert scores, RESULTS
+    assert report.DOCUMENT.read_text(encoding="utf-8") == report.document(scores, coverage)
 
 
 def test_no_result_names_a_place_on_the_machine_that_it_was_measured_on() -> None:
-    for file in RESULTS.glob("*.json"):
+    for file in RESULTS.rglob("*.json"):
         assert not [part for part in json.dumps(json.loads(file.read_text())).split('"') if part.startswith("/")]
 
 
 def test_a_table_can_be_read_only_from_a_folder_that_holds_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         _M4.table(tmp_path)
+
+
+def test_intervals_of_noise_hold_as_often_as_they_say_and_the_model_stands_beside_simple_methods(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).normal(size=3000)
+    days = pd.date_range("2020-01-01", periods=len(noise), freq="h")
+    table = Table(pd.DataFrame({"Date": days, "Temp": noise}), "noise", "row")
+    protocol = replace(PROTOCOLS["temperatures"], read=lambda folder: table, origins=300)
+    model = write_artifact(tmp_path / "model.onnx", "mean", context_length=24)
+    found = measured(protocol, tmp_path, model)
+    methods = found["methods"]
+    assert (found["origins"], next(iter(methods))) == (300, "Leadtime")
+    assert {"naive", "drift", "moving average"} <= methods.keys()
+    for one in methods.values():
+        for level, by_lead in one["by_lead"].items():
+            assert len(by_lead) == protocol.horizon
+            assert np.mean(by_lead) == pytest.approx(one["coverage"][level])
+            assert one["coverage"][level] == pytest.approx(float(level), abs=5)
+    assert methods["Leadtime"]["score"]["95"] < methods["naive"]["score"]["95"]
+
+
+def test_many_origins_are_thinned_out_of_step_with_the_day_and_the_week() -> None:
+    thin = thinned(PROTOCOLS["etth1-24"])
+    assert (thin.stride, thin.origins) == (11, 260)
+    assert thinned(PROTOCOLS["us-births"]) == PROTOCOLS["us-births"]

@@ -18,7 +18,7 @@ import scoringrules
 from rich.console import Console
 
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
-from benchmarks.accuracy.results import RESULTS
+from benchmarks.accuracy.results import COVERAGE, OURS
 from benchmarks.results import machine
 from service.engine import Engine
 from service.errors import ArtifactError
@@ -42,7 +42,6 @@ from training.rolling import Outcome, read_for, run
 from training.versions import artifact_of
 
 LEVELS: Final = (80.0, 95.0)
-KEPT: Final = RESULTS / "coverage" / "{}.json"
 _MOST_ORIGINS: Final = 500  # of one series
 _FEWEST_NEEDED: Final = 39  # errors, for the higher level
 
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ArtifactError as error:
         print(f"error: {given.model}: {error}", file=sys.stderr)
         return 2
-    path = Path(str(KEPT).format(given.table))
+    path = COVERAGE / f"{given.table}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     for name, one in found["methods"].items():
@@ -105,7 +104,7 @@ def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]
         "basis": [note for note in outcome.notes if note.startswith(("intervals", "no intervals"))],
         "origins": outcome.total,
         "horizon": outcome.horizon,
-        "methods": {"Leadtime": _of_model(outcome), **_of_simple_methods(outcome, engine)},
+        "methods": {OURS: _of_model(outcome), **_of_simple_methods(outcome, engine)},
         "machine": {part: found[part] for part in ("processor", "cores", "python", "commit")},
         "date": found.get("date"),
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
-from benchmarks.accuracy.results import RESULTS, kept
+from benchmarks.accuracy.results import COVERAGE, OURS, RESULTS, kept
 from benchmarks.accuracy.tables import Row, cells, checks, in_pairs, rows
 from benchmarks.questions import ROOT
 
@@ -23,27 +23,38 @@ these series.
 # Of a user's first run, measured once: no table has it.
 _LEFT_ALONE: Final = RESULTS / "left-alone.md"
 
+_LEVELS: Final = ("80", "95")
+_COVERED: Final = (("coverage", ".1f"), ("score", ".2f"))
+
 _REPEAT: Final = """\
 ## Repeat
 
 `make bench-accuracy DATA=folder` fits every configuration in `benchmarks/accuracy/configs`, scores it and writes this
 document anew. The folder holds the files as their publishers give them; one that is missing is named with what is
 expected. For a single table, `python -m benchmarks.accuracy m4-hourly --data folder` in `.venv`, with `--seeds 3` for
-several seeds, `--model models/m4-hourly` for a model that is fitted already, and `--validate` to choose by. The lab
+several seeds, `--model models/m4-hourly` for a model that is fitted already, and `--validate` to choose by;
+`python -m benchmarks.accuracy.coverage m4-hourly models/m4-hourly` says how often that model's intervals hold. The lab
 series and the carbon dioxide need no folder.
 """
 
 
 def main() -> None:
-    DOCUMENT.write_text(document({table: held for table in PROTOCOLS if (held := kept(table))}), encoding="utf-8")
+    DOCUMENT.write_text(document(*found()), encoding="utf-8")
     print(f"wrote {DOCUMENT.relative_to(ROOT)}")
 
 
-def document(found: Mapping[str, Mapping[str, Any]]) -> str:
+def found() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of each table, and of how often intervals hold on it."""
+    scores = {table: held for table in PROTOCOLS if (held := kept(table))}
+    return scores, {table: held for table in PROTOCOLS if (held := kept(table, COVERAGE))}
+
+
+def document(found: Mapping[str, Mapping[str, Any]], coverage: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole document, from what was found by table; a table that was not measured is left out."""
     parts = [
         _HEAD,
         *(_section(PROTOCOLS[table], held) for table, held in found.items()),
+        *([_coverage(coverage)] if coverage else []),
         _about(found),
         _LEFT_ALONE.read_text(encoding="utf-8"),
         _REPEAT,
@@ -59,6 +70,41 @@ def _section(protocol: Protocol, found: Mapping[str, Any]) -> str:
         parts += [f"- {one.name}: {in_pairs(pairs)}" for one, pairs in compared]
         parts.append("")
     return "\n".join(parts)
+
+
+def _coverage(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How often intervals held, beside simple methods, and by lead time."""
+    lines, by_lead = [], []
+    for held in found.values():
+        for name, one in held["methods"].items():
+            told = [f"{one[what][level]:{form}}" for level in _LEVELS for what, form in _COVERED]
+            lines.append([held["title"] if name == OURS else "", f"**{name}**" if name == OURS else name, *told])
+        leads = _shown(held["horizon"])
+        for level in _LEVELS:
+            shares = held["methods"][OURS]["by_lead"][level]
+            line = ", ".join(f"{lead}: {shares[lead - 1]:.0f}" for lead in leads)
+            by_lead.append([held["title"] if level == _LEVELS[0] else "", f"{level} %", line])
+    notes = [f"- {held['title']}: {held['origins']:,} origins; {'; '.join(held['basis'])}." for held in found.values()]
+    heads = ["", "", *(f"{level} %: {what}" for level in _LEVELS for what in ("held, %", "score"))]
+    return "\n".join(
+        [
+            "## How often intervals hold\n",
+            "Over held-out origins and all lead times: how often what came lay in the interval, and the mean interval",
+            "score (Winkler 1972) over what MASE divides by, of which less is better. Intervals rest on the errors of",
+            "each window's own past where it is long enough, otherwise on the model file's. The simple methods make",
+            "theirs in the same way, of their own errors before each origin.\n",
+            _table(heads, lines),
+            "The model's by lead time, in percent:\n",
+            _table(["", "level", "lead time: held"], by_lead, "---"),
+            *notes,
+            "",
+        ]
+    )
+
+
+def _shown(horizon: int) -> list[int]:
+    """Some lead times, the first and the last among them."""
+    return sorted({1, 2, *(round(horizon * part / 6) for part in range(1, 7))} - {0})
 
 
 def _about(found: Mapping[str, Mapping[str, Any]]) -> str:

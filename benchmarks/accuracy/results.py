@@ -14,6 +14,8 @@ from service.artifact import Metadata
 from training.pipeline import library_versions
 
 RESULTS: Final = Path(__file__).parent / "results"
+COVERAGE: Final = RESULTS / "coverage"
+OURS: Final = "Leadtime"
 _MACHINE: Final = ("processor", "cores", "python", "commit")
 
 
