@@ -24,8 +24,9 @@ import tensorflow as tf
 
 from benchmarks.results import keep
 from training.config import Config
-from training.data import Boundary, Panel, Series, Split
 from training.fit import fit
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 from training.synthetic import lab
 
 WINDOW: Final = 20

@@ -22,8 +22,10 @@ from service.engine import Engine
 from tests.artifacts import build_metadata, write_artifact
 from training.baselines import naive
 from training.config import read_config
-from training.data import Panel, Series, read_any_length, read_panel, split
+from training.data import read_any_length, read_panel
 from training.errors import DataError
+from training.panel import Panel, Series
+from training.parts import split
 from training.rolling import read_for, run
 from training.table import Table
 

@@ -12,8 +12,9 @@ from service.artifact import Backtest, Scores
 from service.engine import Engine
 from service.errors import ArtifactError
 from training.baselines import Forecasts, Origins, Rule, Values, naive, seasonal_naive
-from training.data import Boundary, Panel, Series, Split, known_in
 from training.metrics import seasonal_spread, smape_terms
+from training.panel import Panel, Series, known_in
+from training.parts import Boundary, Split
 
 MODEL: Final = "model"
 NAIVE: Final = "naive"

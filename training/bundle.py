@@ -27,10 +27,11 @@ from training import pool
 from training.backtest import backtest
 from training.calibration import error_table
 from training.config import Config, Fitting, Network
-from training.data import Boundary, Panel, Series, Split
 from training.export import export, write_metadata
 from training.fit import Fitted, Progress, fit_network
 from training.model import Forecaster
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 from training.pipeline import library_versions
 from training.progress import Bars
 from training.windows import Batch

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from service.artifact import ErrorTable
 from service.engine import Engine
 from service.intervals import errors_of
-from training.data import Panel, Split, known_in
+from training.panel import Panel, known_in
+from training.parts import Split
 
 _MOST_ERRORS: Final = 400  # of each feature and lead time: enough for a level of 99.5 %
 _LARGEST_TABLE: Final = 50_000  # numbers in all, of some seven bytes

@@ -1,21 +1,21 @@
-"""Series on a regular grid of steps, read from a table and checked, and their split by time."""
+"""Reading: from a table to checked series on a regular grid of steps."""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from service.calendar import CalendarField, Moments, calendar_of
+from service.calendar import Moments, calendar_of
 from training.config import Config, Data
 from training.errors import DataError
 from training.grid import Grid, Group, group_rows, lay, refuse_long_gaps
-from training.known import Known
+from training.panel import NAMED, Panel, Series, listed
+from training.parts import long_enough, suited
 from training.table import Table, suggestion
 from training.timeline import (
     Business,
@@ -30,75 +30,12 @@ from training.timeline import (
     spacing_of,
 )
 
-_DEFAULT_HORIZON: Final = 24
-_LEAST_CONTEXT: Final = 8  # steps below which a context that nobody asked for is not worth fitting on
 _ENUMERATED: Final = re.compile(r"([A-Za-z_]{0,8})(\d{1,5})")
 _WIDE_COLUMNS: Final = 12
-_NAMED: Final = 5  # series or columns listed in a message
-_ENOUGH_YEARS: Final = pd.Timedelta(days=4 * 365)
 _WIDE: Final = (
     "The table looks wide, with one series in each row and its steps as columns: make it long, one row per series and "
     "step, for example with pandas.melt, and name the columns with --series, --time and --target"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """One series without gaps: `values` (time, features) and the timestamps of its steps, where it has any.
-
-    `known` (time, known) holds what is known of each step beforehand, as the artifact contract orders it; None where
-    nothing is.
-    """
-
-    name: str
-    values: npt.NDArray[np.float64]
-    times: pd.DatetimeIndex | None
-    known: npt.NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """Series that one model is fitted on: the same features, spacing and season.
-
-    `notes` says in sentences what was taken, inferred and filled; `digest` is that of names, times and values. What is
-    known of each step beforehand is of `calendar` and then of `exogenous`.
-    """
-
-    series: tuple[Series, ...]
-    features: tuple[str, ...]
-    frequency: str | None
-    season: int | None
-    notes: tuple[str, ...]
-    digest: str
-    calendar: tuple[CalendarField, ...] = ()
-    exogenous: tuple[str, ...] = ()
-
-
-class Boundary(NamedTuple):
-    """Where the parts of one series meet.
-
-    Training is [0, train_end), validation [train_end, validation_end), test the rest.
-    """
-
-    train_end: int
-    validation_end: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """The boundaries of each series of a panel, in the panel's order, and the lead times that test parts have room for.
-
-    The horizon is as configured, else one season, else 24.
-    """
-
-    boundaries: tuple[Boundary, ...]
-    horizon: int
-
-    @property
-    def with_validation_in_training(self) -> "Split":
-        """The same with no validation part, all of it being training."""
-        ends = (part.validation_end for part in self.boundaries)
-        return Split(tuple(Boundary(end, end) for end in ends), self.horizon)
 
 
 def read_panel(table: Table, config: Config) -> Panel:
@@ -122,7 +59,7 @@ def read_panel(table: Table, config: Config) -> Panel:
         notes.append(
             f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
         )
-    panel = _panel(table, config.data, read, _long_enough(table.source, read.series, season, config, notes))
+    panel = _panel(table, config.data, read, long_enough(table.source, read.series, season, config, notes))
     _refuse_what_cannot_be_scaled(table.source, panel, config)
     return panel
 
@@ -179,96 +116,11 @@ def _panel(table: Table, data: Data, read: _Reading, series: tuple[Series, ...])
     notes = [*read.notes, _count(series, read.targets)]
     used = (*read.targets, *data.exogenous, data.series, read.time)
     if unread := [str(name) for name in table.frame.columns if name not in used]:
-        notes.append(f"columns not read: {_listed(unread)}")
+        notes.append(f"columns not read: {listed(unread)}")
     digest = _digest(series, read.targets, data)
     return Panel(
         series, read.targets, read.spacing.code, read.season, tuple(notes), digest, data.calendar, data.exogenous
     )
-
-
-def known_in(parts: Sequence[tuple[Series, slice]]) -> npt.NDArray[np.float32]:
-    """What is known of the steps of parts of series, (time, known), one part after another."""
-    found = [one.known[steps] for one, steps in parts if one.known is not None]
-    assert len(found) == len(parts), "a panel that was read for a model holds what the model takes"
-    return np.concatenate(found)
-
-
-def known_of(panel: Panel, split: Split) -> Known:
-    """What a network over a panel is told beforehand, its columns in the scale of the panel's training parts.
-
-    Nothing in a column that seldom differs from its middle lies further off than ten of what is taken for one. Each day
-    of the year has something of its own where a training part has met it in four years: what is learnt of a day that
-    came twice is the noise of two days.
-    """
-    parts = [(one, slice(0, part.train_end)) for one, part in zip(panel.series, split.boundaries, strict=True)]
-    spans = [one.times[steps.stop - 1] - one.times[0] for one, steps in parts if one.times is not None]
-    days = "day_of_year" in panel.calendar and max(spans) >= _ENOUGH_YEARS
-    if not panel.exogenous:
-        return Known(calendar=panel.calendar, days=days)
-    columns = known_in(parts)[:, len(panel.calendar) :].astype(np.float64)
-    centres, sizes = columns.mean(axis=0), np.maximum(columns.std(axis=0), np.ptp(columns, axis=0) / 10)
-    whole = tuple(size if size > 0 else 1.0 for size in sizes)
-    return Known(calendar=panel.calendar, centres=tuple(centres), sizes=whole, days=days)
-
-
-def suited(config: Config, rows: int, season: int | None) -> Config:
-    """The configuration with a context that leaves training windows enough in the shortest series, of `rows` steps.
-
-    A context that was asked for stays as it is, and so does the usual one where short series are to be left out or
-    where what remains would hold no season.
-    """
-    if "context_length" in config.network.model_fields_set or config.data.skip_short:
-        return config
-    ahead = _horizon(season, config)
-    room = rows - sum(_part_lengths(rows, ahead, config)) - ahead
-    context = room * 2 // 3
-    if not (season or _LEAST_CONTEXT) < context < config.network.context_length:
-        return config
-    return config.model_copy(update={"network": config.network.model_copy(update={"context_length": context})})
-
-
-def split(panel: Panel, config: Config) -> Split:
-    """Split each series by time: its last `test_share` is the test part, `validation_share` before that validation.
-
-    Each of the two has at least horizon + 1 steps, or as many as are asked for and a horizon; training has the rest,
-    longer than the context and one horizon.
-
-    Raises:
-        DataError: a series is too short for that.
-    """
-    ahead = _horizon(panel.season, config)
-    boundaries = []
-    for one in panel.series:
-        rows = len(one.values)
-        if rows < rows_needed(rows, ahead, config):
-            raise DataError(_too_short("the data", [one], len(panel.series), ahead, config))
-        test, validation = _part_lengths(rows, ahead, config)
-        boundaries.append(Boundary(rows - test - validation, rows - test))
-    return Split(tuple(boundaries), ahead)
-
-
-def rows_needed(rows: int, ahead: int, config: Config) -> int:
-    """The fewest steps that a series of `rows` must have: its test and validation parts, context and one horizon."""
-    return sum(_part_lengths(rows, ahead, config)) + config.network.context_length + ahead + 1
-
-
-def _horizon(season: int | None, config: Config) -> int:
-    """The lead times scored: as configured, else one season, else 24."""
-    return config.data.horizon or season or _DEFAULT_HORIZON
-
-
-def _part_lengths(rows: int, ahead: int, config: Config) -> tuple[int, int]:
-    """Steps of the test part and of the validation part."""
-    data = config.data
-    return (
-        part_length(rows, ahead, data.test_share, data.test_steps),
-        part_length(rows, ahead, data.validation_share, data.validation_steps),
-    )
-
-
-def part_length(rows: int, ahead: int, share: float, steps: int | None) -> int:
-    """Steps of a part that is held out: as many as are asked for and at least one horizon, else a share of the rows."""
-    return max(round(rows * share), ahead + 1) if steps is None else max(steps, ahead)
 
 
 def _refuse_wide(table: Table, data: Data) -> None:
@@ -312,7 +164,7 @@ def _only_target(table: Table, data: Data, notes: list[str]) -> str:
     others = [str(name) for name in table.frame.columns if name not in (*data.exogenous, data.time, data.series)]
     numeric = [name for name in others if _is_numeric(table, name) and not looks_like_dates(table, name)]
     if len(numeric) != 1:
-        found = f"of {_listed(numeric)}" if numeric else "but no column holds numbers only"
+        found = f"of {listed(numeric)}" if numeric else "but no column holds numbers only"
         raise DataError(f"{table.source}: name the columns to forecast with --target, {found}")
     notes.append(f"target {numeric[0]!r}: the only column of numbers")
     return numeric[0]
@@ -345,7 +197,7 @@ def _time_column(table: Table, data: Data, targets: tuple[str, ...], notes: list
     others = [str(column) for column in table.frame.columns if column not in (*targets, *data.exogenous, data.series)]
     dated = [column for column in others if looks_like_dates(table, column)]
     if len(dated) > 1:
-        raise DataError(f"{table.source}: several columns hold times ({_listed(dated)}): name one with --time")
+        raise DataError(f"{table.source}: several columns hold times ({listed(dated)}): name one with --time")
     if not dated:
         notes.append("no time column: the rows were taken as successive steps, in the order of the file")
         return None
@@ -463,48 +315,6 @@ def _grids(
     return grids
 
 
-def _long_enough(
-    source: str, series: tuple[Series, ...], season: int | None, config: Config, notes: list[str]
-) -> tuple[Series, ...]:
-    """The series that are long enough; the others are refused, or left out where that is asked for."""
-    ahead = _horizon(season, config)
-    short = [one for one in series if len(one.values) < rows_needed(len(one.values), ahead, config)]
-    fitting = [one for one in series if len(one.values) >= rows_needed(len(one.values), ahead, config)]
-    if short and not (fitting and config.data.skip_short):
-        raise DataError(_too_short(source, short, len(series), ahead, config))
-    if short:
-        notes.append(f"{len(short)} of {len(series)} series were left out, because they are too short")
-    return tuple(fitting)
-
-
-def _too_short(source: str, short: list[Series], total: int, ahead: int, config: Config) -> str:
-    lengths = [len(one.values) for one in short]
-    rows, context = min(lengths), config.network.context_length
-    mends = ["give more data"]
-    room = min(length - sum(_part_lengths(length, ahead, config)) for length in lengths) - ahead - 1
-    if room >= 2:
-        mends.append(f"use a shorter context (--context {room} fits)")
-    if ahead > 1:
-        mends.append("score a shorter horizon (--horizon)")
-    what = f"too few rows: {rows} steps"
-    if total > 1:
-        what = (
-            f"too short: {_listed([one.name for one in short])}, {len(short)} of {total} series, down to {rows} steps"
-        )
-        mends.append("leave the short series out (--skip-short)")
-    return (
-        f"{source}: {what}, but a context of {context} and a horizon of {ahead} need "
-        f"{_rows_enough(rows, ahead, config)} to train, validate and test on: {', or '.join(mends)}"
-    )
-
-
-def _rows_enough(rows: int, ahead: int, config: Config) -> int:
-    """The fewest steps, not below `rows`, that suffice for a series; its parts grow with it, by rounded shares."""
-    while rows < (needed := rows_needed(rows, ahead, config)):
-        rows = needed
-    return rows
-
-
 def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str, ...]) -> None:
     constant = [
         f"column {target!r}" + (f" of series {one.name!r}" if len(series) > 1 else "")
@@ -513,9 +323,9 @@ def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str
         if np.ptp(column.astype(np.float32)) == 0
     ]
     if constant:
-        more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
+        more = f" and {len(constant) - NAMED} more" if len(constant) > NAMED else ""
         raise DataError(
-            f"{source}: {', '.join(constant[:_NAMED])}{more}: constant, the value never changes and there is nothing "
+            f"{source}: {', '.join(constant[:NAMED])}{more}: constant, the value never changes and there is nothing "
             f"to learn; leave it out"
         )
 
@@ -563,8 +373,3 @@ def _digest(series: tuple[Series, ...], targets: tuple[str, ...], data: Data) ->
         if one.known is not None:
             digest.update(np.ascontiguousarray(one.known, dtype="<f4").tobytes())
     return f"sha256:{digest.hexdigest()}"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(repr(name) for name in names[:_NAMED]) + more

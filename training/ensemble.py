@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.config import Combine
-from training.model import Carried, Forecaster, Measure, Operations, Reading
+from training.measure import Measure
+from training.model import Carried, Forecaster, Operations, Reading
 
 Weights = Sequence[npt.NDArray[np.float32]]
 

@@ -16,8 +16,9 @@ import tensorflow as tf
 
 from training.cells import numbers
 from training.config import Config, Fitting
-from training.data import Panel, Split, known_of
 from training.model import Forecaster
+from training.panel import Panel
+from training.parts import Split, known_of
 from training.windows import Batch, Stack, Windows
 
 _SETTLING: Final = 12  # steps at a window's start whose forecasts have too little history to learn from

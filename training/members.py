@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from service.cores import usable_cores
 from training.config import Config
-from training.data import Panel, Split
 from training.errors import FittingError, TrainingError
+from training.panel import Panel
+from training.parts import Split
 
 # TensorFlow is imported where a network is made: a process that fits has to hide its messages and limit its threads
 # before that, and one that only waits for others needs none.

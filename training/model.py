@@ -30,13 +30,11 @@ from keras import layers
 from training.cells import recurrent, states
 from training.config import Network
 from training.known import DAYS, Known
+from training.measure import FOUND_LAGS, LONGEST_FOUND, Measure, found_seasons, measured
 from training.native import Recorder
 from training.operations import TensorFlow
 
-LONGEST_FOUND: Final = 168  # a week of hours: the longest season looked for in a window
-FOUND_LAGS: Final = 2
 _INPUT_LIMIT: Final = 10.0
-_TINY: Final = 1e-6
 _LEAST: Final = 1e-30  # what a value at or below zero counts as where logarithms are taken
 _KNOWN_UNITS: Final = 32  # of the layer that makes of all that is known what the head adds up
 _DAY_WIDTH: Final = 8  # numbers learnt of each day of the year
@@ -45,16 +43,6 @@ _NORMALISATIONS: Final = {"layer": layers.LayerNormalization, "batch": layers.Ba
 
 Operations = TensorFlow | Recorder
 Season = tuple[Any, Any]  # the values one season before the next step and before this one, each (time, batch, features)
-
-
-class Measure(NamedTuple):
-    """A window's own measure, each (1, batch, features)."""
-
-    location: Any
-    spread: Any
-    change: Any  # the size of its steps
-    ratio: Any  # logarithm of spread / change
-    scale: Any  # what errors are divided by, in training and in the error table: between spread and step size
 
 
 class Carried(NamedTuple):
@@ -395,9 +383,9 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
 
     def _begin(self, ops: Operations, values: Any, told: Any) -> Carried:
         """What a window of values (time, batch, features) begins with."""
-        measure = self._measure(ops, values)
+        measure = measured(ops, values, self.network.scaling, self.lags[0] if self.lags else 1)
         first = ops.steps(values, None, 1) - measure.location
-        periods = self._find(ops, values, measure) if self.found else None
+        periods = found_seasons(ops, values, measure) if self.found else None
         columns = None if told is None else self.known.split(ops, ops.steps(told, None, 1))[1]
         exogenous = None if columns is None else ops.repeated(columns, self.memory)
         return Carried(measure, ops.repeated(first, self.memory), periods, exogenous, None)
@@ -457,64 +445,6 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             return ops.transpose(row, (2, 1, 0))
         return ops.transpose(ops.reshape(row, (-1, count, width)), (1, 0, 2))
 
-    def _measure(self, ops: Operations, values: Any) -> Measure:
-        """Level, spread and step size of each window; never zero, never overflowing for values of any size."""
-        if self.network.scaling not in ("window", "season"):
-            zeros = ops.steps(values, None, 1) * 0.0
-            size = zeros + (1.0 if self.network.scaling == "none" else float(self.network.scaling))
-            return Measure(zeros, size, size, zeros, size)
-        magnitude = ops.max(ops.abs(values), 0)
-        magnitude = ops.where(magnitude > 1e-30, magnitude, 1.0)
-        small = values / magnitude  # squares of it stay in range
-        location = _mean(ops, small, ops.mask)
-        deviation = small - location
-        spread = ops.sqrt(_mean(ops, deviation * deviation, ops.mask)) + _TINY
-        lag = 1
-        if self.network.scaling == "season":
-            lag = self.lags[0]
-            mask = None if ops.mask is None else ops.steps(ops.mask, -lag, None)
-            location = _mean(ops, ops.steps(small, -lag, None), mask)
-        # The sum over steps instead of the mean of differences keeps one step (decode) free of a division by zero.
-        steps = ops.steps(small, lag, None) - ops.steps(small, None, -lag)
-        if ops.mask is None:
-            count = ops.length(steps)
-        else:
-            both = ops.steps(ops.mask, lag, None) * ops.steps(ops.mask, None, -lag)
-            steps, count = steps * both, ops.sum(both, 0)
-        change = ops.sum_of_sizes(steps, 0) / ops.maximum(count, 1.0)
-        change = ops.maximum(change, spread * 0.02)
-        ratio, scale = ops.log(spread / change), ops.sqrt(spread * change)
-        return Measure(location * magnitude, spread * magnitude, change * magnitude, ratio, scale * magnitude)
-
-    def _find(self, ops: Operations, values: Any, measure: Measure) -> Any:
-        """The two seasons that the changes of each window repeat most at, and how much they do.
-
-        Changes, not values, because a trend or a random walk correlates with itself at every short lag. The first
-        season is found by the autocorrelation as it is, which favours short ones; the second by that divided by the
-        overlap, which favours the longest that all others divide: a week beside a day.
-
-        Returns:
-            (2 · FOUND_LAGS, batch, features): the lags in steps as floats, then their autocorrelations.
-        """
-        before = ops.concatenate([ops.steps(values, None, 1), ops.steps(values, None, -1)], axis=0)
-        changes = ops.clip((values - before) / measure.change, -4.0, 4.0)
-        changes = ops.transpose(changes, (1, 2, 0))  # (batch, features, time)
-        lags = np.arange(1, LONGEST_FOUND + 2)
-        index = (LONGEST_FOUND + 1 - lags)[:, None] + ops.places(values)  # (lags, time)
-        shifted = ops.gather_last(ops.padded(changes, LONGEST_FOUND + 1), index)  # (batch, features, lags, time)
-        energy = ops.sum(changes * changes, 2) + _TINY
-        likeness = ops.squeeze(ops.matmul(shifted, ops.unsqueeze(changes, 3)), 3) / energy  # (batch, features, lags)
-        before_it, middle, after_it = (
-            ops.gather_last(likeness, np.arange(start, start + LONGEST_FOUND - 1)) for start in range(3)
-        )  # of lags 2 … LONGEST_FOUND
-        count = ops.length(values) if ops.mask is None else ops.sum(ops.mask, 0)[0, :, :, None]  # (batch, 1, 1)
-        overlap = 1.0 - lags[1:-1].astype(np.float32) / ops.maximum(count, 2.0)
-        peak = (middle > before_it) & (middle >= after_it) & (overlap > 0.45)
-        whole = ops.where(peak, middle, -1.0)
-        level = ops.where(peak, middle / ops.maximum(overlap, 0.1), -1.0)
-        found = [ops.argmax(whole) + 2.0, ops.argmax(level) + 2.0, ops.max(whole, 2), ops.max(level, 2)]
-        return ops.transpose(ops.concatenate(found), (2, 0, 1))
-
     def _read(self, ops: Operations, centred: Any, before: Carried, known: Any) -> tuple[Reading, Carried]:
         """Roll the layers over centred observations (time, batch, features), from and to what is carried.
 
@@ -523,7 +453,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         history = ops.concatenate([before.recent, centred], axis=0)
         seasonal = [self._season(ops, history, lag) for lag in self.lags]
         if before.periods is not None:
-            seasonal += self._found_seasons(ops, history, centred, before.periods)
+            seasonal += self._seasons_found(ops, history, centred, before.periods)
         told, days, exogenous = self._told(ops, known, before.exogenous)
         inputs = self._inputs(ops, centred, history, seasonal, before)
         flow, end, hidden = self._stack(ops, inputs if told is None else ops.concatenate([inputs, told]), before.hidden)
@@ -726,7 +656,7 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
         start = self.memory - lag
         return ops.steps(history, start + 1, 1 - lag), ops.steps(history, start, -lag)
 
-    def _found_seasons(self, ops: Operations, history: Any, centred: Any, periods: Any) -> list[Season]:
+    def _seasons_found(self, ops: Operations, history: Any, centred: Any, periods: Any) -> list[Season]:
         """The same for the lags that were found, which each row and feature has of its own."""
         steps = ops.reshape(ops.places(centred, extra=1), (-1, 1, 1))
         seasons = []
@@ -735,11 +665,6 @@ class Forecaster(keras.Model):  # type: ignore[misc]  # keras has no types
             both = ops.taken(history, self.memory - period + steps)
             seasons.append((ops.steps(both, 1, None), ops.steps(both, None, -1)))
         return seasons
-
-
-def _mean(ops: Operations, x: Any, mask: Any) -> Any:
-    """The mean over steps, those that a mask leaves out left out."""
-    return ops.mean(x, 0) if mask is None else ops.sum(x * mask, 0) / ops.sum(mask, 0)
 
 
 def _filled(x: Any, padding: Any, mask: Any, context: Any) -> Any:

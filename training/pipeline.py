@@ -20,8 +20,10 @@ from service.engine import Engine
 from training.backtest import MODEL, Evaluation, backtest
 from training.calibration import error_table
 from training.config import Config
-from training.data import Panel, Split, read_panel, split, suited
+from training.data import read_panel
 from training.errors import Interrupted
+from training.panel import Panel
+from training.parts import Split, split, suited
 from training.report import render, still_improving
 from training.table import Table
 from training.timeline import in_words

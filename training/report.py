@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from service.artifact import Backtest, Metadata, Scores
 from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, Evaluation, Roll, in_words
-from training.data import Panel, Split
+from training.panel import Panel
+from training.parts import Split
 from training.plots import COLOURS, QUIET, STYLE, TRUTH, short, svg
 
 _EXAMPLES: Final = 6

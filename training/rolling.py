@@ -37,9 +37,11 @@ from training.baselines import (
     naive2,
 )
 from training.config import Data
-from training.data import Panel, Series, part_length, read_any_length
+from training.data import read_any_length
 from training.errors import DataError
 from training.metrics import owa, seasonal_spread, spread_before
+from training.panel import Panel, Series
+from training.parts import part_length
 from training.table import Table
 from training.tally import IntervalTally, PointTally
 from training.uncertainty import OwnErrors, Reach, TableErrors

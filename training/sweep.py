@@ -19,9 +19,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from training.config import Config, Fitting
-from training.data import Panel, Split
 from training.errors import ConfigError, OutputError
 from training.fit import losses_by_rate, unfitted
+from training.panel import Panel
+from training.parts import Split
 from training.plots import COLOURS, QUIET, STYLE, TRUTH
 from training.windows import Windows
 

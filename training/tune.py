@@ -29,12 +29,13 @@ from service.engine import Engine
 from service.errors import ArtifactError
 from training.backtest import MODEL, Block, forecast, stride_of
 from training.config import Config
-from training.data import Panel, Split, rows_needed
 from training.errors import ConfigError, Interrupted, OutputError
 from training.export import convert
 from training.fit import fit_network, unfitted
 from training.metrics import seasonal_spread
 from training.model import Forecaster
+from training.panel import Panel
+from training.parts import Split, rows_needed
 from training.sweep import with_a_rate
 from training.trials import Trial, Trials
 from training.versions import writing

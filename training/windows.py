@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.config import Config
-from training.data import Panel, Split
+from training.panel import Panel
+from training.parts import Split
 
 _STEPS_LIMIT: Final = 200  # batches an epoch at most, so that long panels are validated and saved often enough
 _VALIDATION_LIMIT: Final = 512  # windows judged after each epoch

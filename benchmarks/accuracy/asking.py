@@ -19,7 +19,7 @@ from service.artifact import FILE_NAME, Metadata
 from service.engine import Engine
 from service.intervals import fewest_errors
 from training.baselines import Forecasts, Origins
-from training.data import Panel, Series
+from training.panel import Panel, Series
 
 _NAME: Final = "scored"
 

@@ -34,9 +34,9 @@ from training.baselines import (
     naive,
     seasonal_naive,
 )
-from training.data import Series
 from training.errors import DataError, TrainingError
 from training.metrics import seasonal_spread, spread_before
+from training.panel import Series
 from training.progress import Bars
 from training.rolling import Outcome, read_for, run
 from training.versions import artifact_of

@@ -11,8 +11,8 @@ from benchmarks.accuracy.protocols import M4_NAIVE2, Measure, Protocol
 from service.artifact import Metadata, Scores
 from training.backtest import MODEL
 from training.baselines import Forecasts, Origins, Values
-from training.data import Panel, Series
 from training.metrics import owa, seasonal_spread, spread_before
+from training.panel import Panel, Series
 from training.rolling import Outcome
 from training.tally import PointTally
 

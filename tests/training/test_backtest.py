@@ -13,8 +13,9 @@ from service.artifact import Scores
 from service.engine import Engine
 from tests.artifacts import Kind, write_artifact
 from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, backtest, smape, stride_of, verdict
-from training.data import Boundary, Panel, Series, Split
 from training.metrics import seasonal_spread
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 
 
 def panel_of(*values: npt.NDArray[np.float64], season: int | None = None, dated: bool = False) -> Panel:

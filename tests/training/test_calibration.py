@@ -9,7 +9,8 @@ import pytest
 from service.engine import Engine
 from tests.artifacts import Kind, write_artifact
 from training.calibration import error_table
-from training.data import Boundary, Panel, Series, Split
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 
 
 def panel_of(*values: npt.NDArray[np.float64]) -> Panel:

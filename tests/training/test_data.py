@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from tests.training.tables import hourly, long_form, values, write
 from training.config import Config, Data, Network
-from training.data import Panel, read_panel, rows_needed, split, suited
+from training.data import read_panel
 from training.datasets import DATASETS, load
 from training.errors import DataError
+from training.panel import Panel
+from training.parts import rows_needed, split, suited
 from training.table import Table, read_table
 
 _SMALL = Network(context_length=8)

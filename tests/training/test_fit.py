@@ -12,10 +12,11 @@ import tensorflow as tf
 from service.engine import Engine
 from tests.contract.conftest import metadata_of
 from training.config import Config, Fitting, Network
-from training.data import Boundary, Panel, Series, Split
 from training.export import export
 from training.fit import Fitted, History, _Run, fit, validation_loss
 from training.model import Forecaster
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 
 HORIZON = 6
 

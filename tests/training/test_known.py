@@ -25,13 +25,15 @@ from training import synthetic
 from training.__main__ import main
 from training.calibration import error_table
 from training.config import Config, Data, Network, Output, read_config
-from training.data import Panel, known_of, read_any_length, read_panel, split
+from training.data import read_any_length, read_panel
 from training.ensemble import Ensemble
 from training.errors import ConfigError, DataError
 from training.export import export
 from training.fit import fit, unfitted
 from training.known import Known
 from training.model import Forecaster
+from training.panel import Panel
+from training.parts import known_of, split
 from training.rolling import Terms, read_for, run
 from training.table import Table, read_table
 from training.windows import Windows

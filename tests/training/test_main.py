@@ -17,6 +17,7 @@ from service.engine import Engine
 from tests.artifacts import write_artifact
 from tests.training.tables import hourly, long_form, values, write
 from training.__main__ import main, model_name
+from training.commands.given import model_name
 from training.config import Fitting
 from training.synthetic import lab, panel
 from training.table import read_table

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config import Network
-from training.model import FOUND_LAGS, Forecaster
+from training.measure import FOUND_LAGS, found_seasons, measured
+from training.model import Forecaster
 from training.operations import TensorFlow
 
 Floats = npt.NDArray[np.float32]
@@ -40,10 +41,10 @@ def step(network: Forecaster, values: npt.NDArray[np.float64]) -> tuple[Floats, 
     return np.asarray(forecast), np.asarray(next_state), np.asarray(scale)
 
 
-def seasons(network: Forecaster, values: Floats) -> Floats:
-    """What a network finds in windows of one feature: (batch, 2 · FOUND_LAGS), the lags and their strengths."""
+def seasons(values: Floats) -> Floats:
+    """What is found in windows of one feature: (batch, 2 · FOUND_LAGS), the lags and their strengths."""
     ops, time_first = TensorFlow(), np.transpose(values, (1, 0, 2))
-    return np.asarray(network._find(ops, time_first, network._measure(ops, time_first)))[:, :, 0].T
+    return np.asarray(found_seasons(ops, time_first, measured(ops, time_first, "window", 1)))[:, :, 0].T
 
 
 def wave(length: int, period: float, *, level: float = 50.0, noise: float = 0.3) -> npt.NDArray[np.float64]:
@@ -73,10 +74,9 @@ def test_a_fresh_state_becomes_a_known_one_of_the_promised_size() -> None:
 
 @pytest.mark.parametrize("period", [4, 7, 12, 24])
 def test_the_season_of_a_window_is_found(period: int) -> None:
-    network = made(lags="found")
     values = wave(260, period).astype(np.float32)
 
-    found = seasons(network, values)[0, :FOUND_LAGS]
+    found = seasons(values)[0, :FOUND_LAGS]
 
     assert period in found
     assert found[1] % period == 0
@@ -85,19 +85,17 @@ def test_the_season_of_a_window_is_found(period: int) -> None:
 def test_the_week_is_found_beside_the_day() -> None:
     day, week = wave(400, 24, noise=0.1), wave(400, 168, noise=0.1)
     weekday = np.repeat(np.tile([0, 3, 1, 4, 2, 9, 12], 3), 24)[None, :400, None]
-    network = made(lags="found")
     values = (day + week + weekday).astype(np.float32)
 
-    found = seasons(network, values)[0, :FOUND_LAGS]
+    found = seasons(values)[0, :FOUND_LAGS]
 
     assert found.tolist() == [24, 168]
 
 
 def test_noise_has_no_strong_season() -> None:
-    network = made(lags="found")
     noise = np.random.default_rng(0).standard_normal((20, 300, 1)).astype(np.float32)
 
-    strength = seasons(network, noise)[:, FOUND_LAGS]
+    strength = seasons(noise)[:, FOUND_LAGS]
 
     assert strength.max() < 0.4
 

@@ -11,7 +11,8 @@ import pytest
 from service.engine import Engine
 from tests.artifacts import build_metadata, write_artifact
 from training.backtest import Evaluation, backtest
-from training.data import Boundary, Panel, Series, Split
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 from training.report import render, still_improving
 
 

@@ -15,9 +15,11 @@ from training import rolling
 from training.backtest import MODEL, NAIVE, SEASONAL_NAIVE, backtest
 from training.baselines import Values
 from training.config import Config, Data, Network
-from training.data import Panel, read_panel, split
+from training.data import read_panel
 from training.errors import DataError
 from training.metrics import seasonal_spread
+from training.panel import Panel
+from training.parts import split
 from training.rolling import Outcome, Terms, check, read_for, run
 from training.table import Table
 

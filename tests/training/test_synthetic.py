@@ -3,7 +3,8 @@
 import numpy as np
 
 from training.config import Config, Data
-from training.data import read_panel, split
+from training.data import read_panel
+from training.parts import split
 from training.synthetic import lab, panel, shop
 from training.table import Table
 

@@ -18,9 +18,9 @@ from tests.training.test_fit import seasonal_panel
 from training import tune
 from training.__main__ import main
 from training.config import Config, Tuning, read_config
-from training.data import Panel
 from training.errors import ConfigError, Interrupted, OutputError
 from training.model import Forecaster
+from training.panel import Panel
 from training.trials import Trial, Trials
 from training.trials_report import parameters_plot, render, trials_plot
 from training.trials_report import write as write_report

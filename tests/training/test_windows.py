@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config import Config
-from training.data import Boundary, Panel, Series, Split
+from training.panel import Panel, Series
+from training.parts import Boundary, Split
 from training.windows import Batch, Stack, Windows, minimum_window, steps_ahead
 
 
