@@ -16,7 +16,7 @@ from service.artifact import ErrorTable, Range
 from service.engine import Engine
 from tests.artifacts import write_artifact
 from tests.training.tables import hourly, long_form, values, write
-from training.__main__ import main, model_name
+from training.__main__ import main
 from training.commands.given import model_name
 from training.config import Fitting
 from training.synthetic import lab, panel
