@@ -6,6 +6,7 @@ import inspect
 import httpx
 import pytest
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from service import errors
 from service.api.policy import HEADERS
@@ -23,9 +24,14 @@ def answer(error: Exception) -> httpx.Response:
     async def scenario() -> httpx.Response:
         application = create_app(Settings())
         application.add_api_route("/fail", fail)
-        transport = httpx.ASGITransport(application, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-            return await client.get("/fail")
+        async with application.router.lifespan_context(application) as state:
+            # httpx's transport passes no state of the lifespan on, as a server does.
+            async def served(scope: Scope, receive: Receive, send: Send) -> None:
+                await application({**scope, "state": dict(state or {})}, receive, send)
+
+            transport = httpx.ASGITransport(served, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+                return await client.get("/fail")
 
     return asyncio.run(scenario())
 
