@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service import scheduler as scheduler_module
+from service.drift import Drift
 from service.errors import DeadlineExceeded, Overloaded
 from service.pace import Pace
 from service.scheduler import Scheduler
@@ -44,6 +45,7 @@ class Costly:
     """A model whose runs cost time by their steps, give or take a fifth, and forecast nothing of interest."""
 
     minimum_window, features, known = 2, 1, 0
+    drift: Drift | None = None
 
     def __init__(self, clock: Clock, *, state_size: int, context_length: int, run: float, step: float) -> None:
         self.state_size = state_size
