@@ -16,10 +16,6 @@ from service.pace import Pace
 
 _LESSONS: Final = 16
 
-# How much longer than predicted a wait is taken to be. Under a load that stays, the queue grows as long as it may: were
-# that as long as is predicted to be in time, half of what is taken would be late.
-_CAUTION: Final = 1.25
-
 # How much of what was learned is left after a turn, and how much longer than expected a turn may be taken to have been.
 _KEPT: Final = 0.95
 _SURPRISE: Final = 4.0
@@ -98,8 +94,8 @@ class Backlog:
         """How long all of it takes."""
         return self.prefill * self.prefill_step() + self.decode * self.decode_step()
 
-    def seconds_with(self, work: Work) -> float:
-        """How long it takes until a request that came now would be complete.
+    def seconds_with(self, work: Work, caution: float = 1.0) -> float:
+        """How long it takes until a request that came now would be complete, its wait taken `caution` times as long.
 
         It has each of its turns after one of each of the others, and then decodes beside all of them, while windows of
         those that come later are prefilled. What slides advances side by side, those that come later with it.
@@ -114,7 +110,7 @@ class Backlog:
         before = first * (prefill_step + decode_run / self.most_prefilled)
         run = min(self.prefill, self.most_prefilled) * prefill_step
         beside = work.decode / work.rows * (self.rows * decode_step + run)
-        return own + _CAUTION * (before + beside)
+        return own + caution * (before + beside)
 
     def prefill_step(self, more: int = 0) -> float:
         """The seconds of a time step, in runs as large as there are steps for; with so many more of them."""

@@ -80,6 +80,10 @@ class Keys:
                 self._known[secret] = key
         return key
 
+    def recall(self, secret: bytes) -> Key | None:
+        """The key that has this secret, if it is remembered."""
+        return self._known.get(secret)
+
     def _compare(self, digest: bytes) -> Key | None:
         found = None
         for key in self.keys:  # all of them, so that the time does not tell which

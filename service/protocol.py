@@ -465,7 +465,8 @@ class Exchange(Trip):
         self.came = perf_counter()
         protocol, head = self._protocol, self.head
         if protocol.service.scheduler.is_crowded and head.seconds is not None and not protocol.flow.write_paused:
-            refused = refusal(protocol.service, head.seconds, self.body)
+            client = protocol.service.access.client_of(self.headers, protocol.client)
+            refused = refusal(protocol.service, head.seconds, self.body, client)
             if refused is not None:
                 self._write(refused)
                 self.refused = OVERLOADED.name

@@ -16,8 +16,8 @@ Who goes first:
 A one-step forecast therefore waits for a turn or two, however long the others are.
 
 Who is not taken at all: a request that would not be complete in its time behind the work that is there
-(`service/backlog.py` tells how long that takes), and one with which more steps would wait than may. Where nothing is
-under way, everything is taken.
+(`service/backlog.py` tells how long that takes, and `service/shares.py` whose requests are refused first), and one with
+which more steps would wait than may. Where nothing is under way, everything is taken.
 
 Where a run takes place: on the loop while it is expected to be short, for nothing is quicker; else on a thread, and
 the loop answers everybody else meanwhile. All methods belong to one event loop and none of them is for other threads.
@@ -39,6 +39,7 @@ from service.drift import Drift
 from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Cell, Metrics
 from service.pace import Pace
+from service.shares import Shares
 from service.window import Values, end_of, slide
 
 # Rows that are prefilled together. Sharing a run saves what a time step costs beside its arithmetic: from 16 to 64 rows
@@ -156,6 +157,7 @@ class Scheduler:
         self._max_steps = max_steps
         self._inline_seconds = inline_seconds
         self._drag = Drag()
+        self._shares = Shares()
         self._moment = 0.0
         """When the last turn ended, or work began after an idle time."""
         self._lanes: dict[int, _Lane] = {}
@@ -183,6 +185,7 @@ class Scheduler:
         scales: Values | None = None,
         known: Sequence[Values] | None = None,
         times: Times | None = None,
+        client: int = 0,
     ) -> Values:
         """Forecast each window, (time, features) of any length, to (windows, horizon, features), in the order given.
 
@@ -190,7 +193,7 @@ class Scheduler:
         Cancelling gives the rows up at the next turn, and so does the end of `seconds`. Where the model tells a scale,
         `scales`, (windows, features), is filled with that of each window. Where it takes what is known beforehand, each
         window has its own of `known`, (time + horizon - 1, known): of the step after each of its own, and so on. It is
-        noted in `times` when it was asked, begun and ended.
+        noted in `times` when it was asked, begun and ended. `client` is the number of whose request it is.
 
         Raises:
             ForecastOutOfRange: a forecast is not finite; the fault's pointer is `/windows/<place>`.
@@ -206,7 +209,7 @@ class Scheduler:
         lane = self._lanes.get(key) or self._away.get(key)
         work = _work(model, windows, horizon)
         if (self._lanes or self._away) and windows:
-            self._check_is_bearable(lane, work, math.inf if seconds is None else seconds)
+            self._check_is_bearable(lane, work, math.inf if seconds is None else seconds, client)
         deadline = math.inf if seconds is None else loop.time() + seconds
         request = _Request(windows, horizon, model, deadline, loop.create_future(), scales, known)
         if times is not None:
@@ -216,6 +219,8 @@ class Scheduler:
         if lane is None:
             lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds)
         lane.welcome(request, work)
+        steps = work.prefill + work.decode
+        self._shares.add(client, steps)
         self._comers += 1
         if not self._turn_is_due and self._lanes:
             if self._idle.is_set():
@@ -229,17 +234,19 @@ class Scheduler:
             self._cancelled.add()
             lane.disturbed = True
             raise
+        finally:
+            self._shares.remove(client, steps)
         if times is not None:
             times.begun, times.ended = request.begun, request.ended
         return request.forecasts
 
-    def least_seconds(self, model: Model, horizon: int) -> float:
-        """How long a window so far ahead would take this model at the least; 0 where nothing is under way."""
+    def least_seconds(self, model: Model, horizon: int, client: int = 0) -> float:
+        """How long a client's window so far ahead would take at the least; 0 where nothing is under way."""
         if not self._lanes and not self._away:
             return 0.0
         key = id(model)
         work = Work(1, 1, horizon - 1) if model.state_size else Work(1, horizon, 0)
-        return self._seconds_with(self._lanes.get(key) or self._away.get(key), work)
+        return self._seconds_with(self._lanes.get(key) or self._away.get(key), work, client)
 
     def count_late(self) -> None:
         """Count a request that is refused because it would be late."""
@@ -252,7 +259,7 @@ class Scheduler:
         if self._thread is not None:
             self._thread.shutdown()
 
-    def _check_is_bearable(self, lane: "_Lane | None", work: Work, seconds: float) -> None:
+    def _check_is_bearable(self, lane: "_Lane | None", work: Work, seconds: float, client: int) -> None:
         """Refuse a request that would not be complete in its time, or would let too many steps wait."""
         more = work.prefill + work.decode
         if lane is not None and len(self._lanes) + len(self._away) == 1:
@@ -267,15 +274,16 @@ class Scheduler:
             steps = sum(other.backlog.steps for other in (*self._lanes.values(), *self._away.values()))
         if steps and steps + more > self._max_steps:
             self._refused_for_steps.add()
-            raise Overloaded(CROWDED, self._seconds_with(lane, _LEAST), "steps")
-        late = self._seconds_with(lane, work) - seconds
+            raise Overloaded(CROWDED, self._seconds_with(lane, _LEAST, client), "steps")
+        late = self._seconds_with(lane, work, client) - seconds
         if late > 0:
             self.count_late()
             raise Overloaded(LATE, late)
 
-    def _seconds_with(self, lane: "_Lane | None", work: Work) -> float:
-        """How long it would take until some more work of a lane is done; others have turns in between."""
-        taken = 0.0 if lane is None else lane.backlog.seconds_with(work)
+    def _seconds_with(self, lane: "_Lane | None", work: Work, client: int) -> float:
+        """How long a client's wait for more work of a lane is taken to be; others have turns in between."""
+        caution = self._shares.caution(client, work.prefill + work.decode)
+        taken = 0.0 if lane is None else lane.backlog.seconds_with(work, caution)
         if len(self._lanes) + len(self._away) > 1:
             turn = max(taken, self._inline_seconds)
             others = [

@@ -3,7 +3,7 @@
 Without a file of keys nobody is asked for one, and the endpoints that change something are closed to all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from service.errors import Forbidden, TooManyRequests, Unauthenticated
@@ -39,11 +39,11 @@ class Access:
         self._keyring = keyring
         self._anonymous = anonymous
         self._limiter = limiter
-        self.guards_forecasts = keyring is not None or anonymous is not None
-        """Whether a forecast needs the check at all: it costs nothing where it does not."""
 
-    def admit(self, scope: ScopeName, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> None:
-        """Let a request pass that an endpoint of this scope may answer, and count it.
+    def admit(self, scope: ScopeName, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> int:
+        """Let a request pass that an endpoint of this scope may answer, and count it; return its client's number.
+
+        That is its key's, or where there are no keys that of its address.
 
         Raises:
             Unauthenticated: it has no key that is known.
@@ -54,26 +54,28 @@ class Access:
         if keyring is None:
             if scope == "admin":
                 raise Forbidden("this needs a key with the scope admin, and LEADTIME_KEYS names no file of keys", scope)
-            self._count_anonymous(client)
-            return
+            return self._count_anonymous(client)
         presented = False
-        for name, value in headers:
-            if name == b"authorization":
-                if value[:7].lower() != _BEARER:
-                    continue
-                value = value[7:].strip()
-            elif name != b"x-api-key":
-                continue
+        for secret in _secrets(headers):
             presented = True
-            key = keyring.keys.find(value)
+            key = keyring.keys.find(secret)
             if key is not None:
                 self._admit_key(key, scope)
-                return
+                return key.number
         # Guessing is counted as well.
         self._count_anonymous(client)
         if presented:
             raise Unauthenticated("this key is not known: it may have been taken back")
         raise Unauthenticated("this needs a key: send it with the header Authorization: Bearer, or X-API-Key")
+
+    def client_of(self, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> int:
+        """The number of a request's client, as far as it is known without a check; else that of its address."""
+        if self._keyring is not None:
+            for secret in _secrets(headers):
+                key = self._keyring.keys.recall(secret)
+                if key is not None:
+                    return key.number
+        return _number(client)
 
     def refresh(self) -> None:
         """Look whether the file of keys has changed."""
@@ -86,10 +88,24 @@ class Access:
         if key.limit is not None:
             _wait(self._limiter.wait(key.number, key.limit), key.limit)
 
-    def _count_anonymous(self, client: tuple[str, int] | None) -> None:
+    def _count_anonymous(self, client: tuple[str, int] | None) -> int:
+        number = _number(client)
         if self._anonymous is not None:
-            host = client[0] if client is not None else ""
-            _wait(self._limiter.wait(address_number(host), self._anonymous), self._anonymous)
+            _wait(self._limiter.wait(number, self._anonymous), self._anonymous)
+        return number
+
+
+def _secrets(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """What is presented as a key."""
+    for name, value in headers:
+        if name == b"x-api-key":
+            yield value
+        elif name == b"authorization" and value[:7].lower() == _BEARER:
+            yield value[7:].strip()
+
+
+def _number(client: tuple[str, int] | None) -> int:
+    return address_number("" if client is None else client[0])
 
 
 def _wait(seconds: float, rate: Rate) -> None:

@@ -18,22 +18,22 @@ _HORIZON: Final = re.compile(rb'"horizon"\s*:\s*(\d{1,9})')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([A-Za-z0-9._-]{1,64})"')
 
 
-def refusal(service: Service, seconds: float, body: bytes | bytearray) -> Answered | None:
-    """The answer to a request that has so many seconds and would be late; None where it would not, or may not be."""
-    late = _lateness(service, seconds, body)
+def refusal(service: Service, seconds: float, body: bytes | bytearray, client: int) -> Answered | None:
+    """The answer to a client's request that has so many seconds and would be late; None where it may not be."""
+    late = _lateness(service, seconds, body, client)
     if late <= 0:
         return None
     service.scheduler.count_late()
     return _refusal(ceil(late))
 
 
-def check_is_in_time(service: Service, seconds: float, body: bytes) -> None:
-    """Refuse a request that has so many seconds and would be late.
+def check_is_in_time(service: Service, seconds: float, body: bytes, client: int) -> None:
+    """Refuse a client's request that has so many seconds and would be late.
 
     Raises:
         Overloaded: it would be late.
     """
-    late = _lateness(service, seconds, body)
+    late = _lateness(service, seconds, body, client)
     if late > 0:
         service.scheduler.count_late()
         raise Overloaded(LATE, late)
@@ -47,8 +47,8 @@ def time_of(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> float
         return None
 
 
-def _lateness(service: Service, seconds: float, body: bytes | bytearray) -> float:
-    """By how many seconds a request would be late at the least, as far as a body tells that is not read.
+def _lateness(service: Service, seconds: float, body: bytes | bytearray, client: int) -> float:
+    """By how many seconds a client's request would be late at the least, as far as a body tells that is not read.
 
     Which model it asks, and how far ahead, is told by a few bytes. Where they leave any doubt, and where the model has
     a canary, the request must be read to know: 0 is returned.
@@ -71,7 +71,9 @@ def _lateness(service: Service, seconds: float, body: bytes | bytearray) -> floa
         model = service.registry.find(name)
     except NotFound:
         return 0.0
-    return 0.0 if model.canary is not None else service.scheduler.least_seconds(model.engine, horizon) - seconds
+    if model.canary is not None:
+        return 0.0
+    return service.scheduler.least_seconds(model.engine, horizon, client) - seconds
 
 
 @lru_cache(128)

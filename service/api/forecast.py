@@ -133,8 +133,7 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     """
     service: Service = scope["state"]["service"]
     settings = service.settings
-    if service.access.guards_forecasts:
-        service.access.admit("forecast", scope["headers"], scope.get("client"))
+    client = service.access.admit("forecast", scope["headers"], scope.get("client"))
     seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
     body = await read_body(receive, settings.max_body_bytes)
     cache, key = service.cache, b""
@@ -147,7 +146,7 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
                 trip.model = found[0]
             return found[1]
     if service.scheduler.is_crowded:
-        check_is_in_time(service, seconds, body)
+        check_is_in_time(service, seconds, body, client)
     question: ForecastRequest
     table: Table | None
     question, table = read_request(schema, body, settings) if from_arrow else (parse(schema, body), None)
@@ -180,7 +179,7 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
             raise InvalidRequest([Fault("/levels" if question.levels else "/samples", IN_JSON)])
         rows, known, scales = plan.rows, plan.known, plan.scales
     work = service.scheduler.forecast(
-        model.engine, rows, horizon, seconds=seconds, scales=scales, known=known, times=trip
+        model.engine, rows, horizon, seconds=seconds, scales=scales, known=known, times=trip, client=client
     )
     try:
         if len(rows) * horizon < _WORTH_WATCHING:

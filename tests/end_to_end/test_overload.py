@@ -2,13 +2,16 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
+from types import MappingProxyType
 
 import httpx
 import pytest
 
+from service.keys import add_key
 from tests.artifacts import write_artifact
 from tests.end_to_end.process import Running, running
 from tests.end_to_end.test_connections import connect
@@ -32,14 +35,20 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @contextmanager
-def kept_busy(service: Running) -> Iterator[None]:
-    """Let forty clients ask for what takes seconds each, until the block is left."""
+def kept_busy(
+    service: Running, headers: Mapping[str, str] = MappingProxyType({}), connections: int = 40
+) -> Iterator[None]:
+    """Let so many connections ask for what takes seconds each, until the block is left."""
     body = json.dumps({"windows": [list(range(128))] * 64, "horizon": 1000}).encode()
-    head = b"POST /forecast/multi-step HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    lines = [f"{name}: {value}" for name, value in {"Host": "x", **headers}.items()]
+    lines = ["POST /forecast/multi-step HTTP/1.1", *lines, f"Content-Length: {len(body)}", "", ""]
+    head = "\r\n".join(lines).encode()
     with ExitStack() as stack, service.client() as client:
-        for _ in range(40):
+        client.headers.update(headers)
+        wanted = scraped(client).get("leadtime_windows_under_way", 0) + connections * 64
+        for _ in range(connections):
             stack.enter_context(connect(service)).sendall(head + body)
-        while scraped(client).get("leadtime_windows_under_way", 0) < 40 * 64:
+        while scraped(client).get("leadtime_windows_under_way", 0) < wanted:
             time.sleep(0.02)
         yield
 
@@ -93,3 +102,26 @@ def test_no_more_steps_wait_than_may(tmp_path: Path) -> None:
             assert scraped(client)[STEPS] == 1
         while client.post("/forecast", content=b'{"window": [1, 2]}').status_code == 503:
             time.sleep(0.01)  # the one whose client has hung up leaves
+
+
+def test_a_key_that_floods_the_service_is_refused_before_another(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "models" / "default" / "1" / "model.onnx", "bidirectional", context_length=128)
+    keys = tmp_path / "keys.toml"
+    much = json.dumps({"version": "1", "windows": [list(range(128))] * 64, "horizon": 1000}).encode()
+    flood, other = [{"X-API-Key": add_key(keys, name, ["forecast", "metadata"])} for name in ("flood", "other")]
+    with (
+        running(tmp_path / "models", tmp_path / "log", max_steps=1 << 32, request_seconds=1e5, keys=keys) as service,
+        kept_busy(service, flood),
+        kept_busy(service, other, 1),
+        service.client() as client,
+    ):
+
+        def wait(key: dict[str, str]) -> int:
+            """The seconds after which a request for much, which is read, might come again."""
+            answer = client.post("/forecast/multi-step", content=much, headers=key | {"X-Request-Timeout-Ms": "1"})
+            check_is_overload(answer)
+            return int(answer.headers["retry-after"])
+
+        # What is predicted goes up and down with the machine: both are asked in turns.
+        waits = [(wait(flood), wait(other)) for _ in range(15)]
+        assert median(one / beside for one, beside in waits) > 1.4

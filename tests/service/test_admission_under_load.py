@@ -5,6 +5,7 @@ So the outcome does not depend on the machine, and a second of overload takes mu
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,27 +84,33 @@ CAPACITY = {"slid": 1500.0, "carried, large": 1100.0}
 
 def offered(kind: str, times: float, monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """What becomes of so many times the capacity, at random times."""
+    return shared(kind, [times], monkeypatch)[0]
+
+
+def shared(kind: str, loads: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    """What becomes of the requests of clients that each send so many times the capacity, at random times."""
     clock = Clock()
     monkeypatch.setattr(scheduler_module, "perf_counter", lambda: clock.now)
     sizes, length = KINDS[kind]
     model = Costly(clock, **sizes)
     window = np.ones((length, 1), np.float32)
-    outcome, rng = Outcome(), random.Random(1)
+    outcomes = [Outcome() for _ in loads]
+    rngs = [random.Random(client) for client in range(1, len(loads) + 1)]
 
     async def scenario() -> None:
-        scheduler, due, under_way = Scheduler(), 0.0, set[asyncio.Task[None]]()
+        scheduler, due, under_way = Scheduler(), [0.0] * len(loads), set[asyncio.Task[None]]()
 
-        def would_be_late() -> bool:
-            return scheduler.is_crowded and scheduler.least_seconds(model, 24) > DEADLINE
+        def would_be_late(client: int) -> bool:
+            return scheduler.is_crowded and scheduler.least_seconds(model, 24, client) > DEADLINE
 
-        async def ask(came: float) -> None:
-            told = came > WARM
+        async def ask(client: int, came: float) -> None:
+            told, outcome = came > WARM, outcomes[client]
             try:
-                if would_be_late():
+                if would_be_late(client):
                     clock.now += REFUSAL
                     raise Overloaded("unread")
                 clock.now += PARSE
-                await scheduler.forecast(model, [window], 24, seconds=DEADLINE)
+                await scheduler.forecast(model, [window], 24, seconds=DEADLINE, client=client)
                 clock.now += ANSWER
                 if told:
                     outcome.answers.append(clock.now - came)
@@ -114,18 +121,19 @@ def offered(kind: str, times: float, monkeypatch: pytest.MonkeyPatch) -> Outcome
                 outcome.late += told
 
         while clock.now < SECONDS:
-            clock.now = max(clock.now, due) if not under_way else clock.now
-            while due <= clock.now:
-                task = asyncio.create_task(ask(due))
+            clock.now = max(clock.now, min(due)) if not under_way else clock.now
+            while min(due) <= clock.now:
+                client = due.index(min(due))
+                task = asyncio.create_task(ask(client, due[client]))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                due += rng.expovariate(times * CAPACITY[kind])
+                due[client] += rngs[client].expovariate(loads[client] * CAPACITY[kind])
             await asyncio.sleep(0)
         await asyncio.gather(*under_way)
 
     with asyncio.Runner(loop_factory=lambda: ClockedLoop(clock)) as runner:
         runner.run(scenario())
-    return outcome
+    return outcomes
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,3 +152,24 @@ def test_under_five_times_the_load_as_much_is_answered_in_time_as_before(
     assert max(outcome.answers) < DEADLINE
     assert outcome.late <= 0.02 * outcome.goodput
     assert sorted(outcome.refusals)[int(0.99 * len(outcome.refusals))] < 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("others", [1, 10])
+def test_who_asks_little_is_answered_beside_one_who_floods_and_as_much_is_answered_in_all(
+    kind: str, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = offered(kind, 5.0, monkeypatch)
+    flood, *rest = shared(kind, [5.0] + [0.02] * others, monkeypatch)
+    assert [len(one.refusals) + one.late for one in rest] == [0] * others
+    assert all(one.goodput == len(one.answers) > 0 for one in rest)
+    assert flood.goodput + sum(one.goodput for one in rest) > 0.9 * alone.goodput
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_those_who_flood_share_what_there_is_though_one_of_them_sends_four_times_as_much(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more, less = shared(kind, [4.0, 1.0], monkeypatch)
+    assert less.goodput > 0.8 * more.goodput
+    assert more.late + less.late <= 0.02 * (more.goodput + less.goodput)
