@@ -1,11 +1,13 @@
 """Who may ask for what: every scope at every endpoint, keys that come and go, rates, and silence about secrets."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from itertools import product
 from pathlib import Path
@@ -25,6 +27,7 @@ from service.keys import ScopeName, add_key
 from service.settings import Settings
 from tests.artifacts import write_artifact
 from tests.end_to_end.process import PATIENCE, ROOT, Running, environment, running
+from tests.end_to_end.test_metrics import scraped
 
 ENDPOINTS: Final = list(SCOPES.items())
 VALUES: Final = {"{name}": "default", "{version}": "1"}
@@ -314,6 +317,38 @@ def test_a_key_with_the_scope_admin_has_new_models_looked_for_at_once(
         answer = client.post("/models/refresh", headers=as_bearer(secrets["admin"]))
         assert [model["model"] for model in answer.json()["models"]] == ["default", "new"]
         assert client.get("/models", headers=as_bearer(secrets["metadata"])).json() == answer.json()
+
+
+def test_all_workers_look_at_models_and_keys_when_one_is_told_to(tmp_path: Path) -> None:
+    models, file = tmp_path / "models", tmp_path / "keys.toml"
+    write_artifact(models / "default" / "1" / "model.onnx")
+    admin = add_key(file, "admin", EVERY_SCOPE)
+    kept = file.read_text()
+    old = add_key(file, "old", ["forecast"])
+    settings = {"keys": file, "refresh_seconds": 0, "workers": 2}
+    with running(models, tmp_path / "log", **settings) as service, service.client() as client:
+        client.headers["Authorization"] = f"Bearer {admin}"
+        until(lambda: scraped(client)["leadtime_workers_serving"] == 2)
+
+        def statuses(secret: str, name: str) -> set[int]:
+            """What either worker says: each request has a connection of its own."""
+            found = set()
+            for _ in range(32):
+                with closing(HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)) as connection:
+                    connection.request("POST", "/forecast", json.dumps(FORECAST | {"model": name}), as_bearer(secret))
+                    found.add(connection.getresponse().status)
+            return found
+
+        assert statuses(old, "default") == {200}
+        file.write_text(kept)
+        new = add_key(file, "new", ["forecast"])
+        write_artifact(models / "new" / "1" / "model.onnx", name="new")
+        assert (statuses(new, "default"), statuses(old, "new")) == ({401}, {404})
+
+        told = client.post("/models/refresh").json()
+        assert [model["model"] for model in told["models"]] == ["default", "new"]
+        assert scraped(client)["leadtime_model_versions_served stable new 1"] == 2
+        assert (statuses(new, "new"), statuses(old, "default")) == ({200}, {401})
 
 
 def test_a_file_of_keys_that_cannot_be_used_ends_the_start_in_one_line(tmp_path: Path, folder: Path) -> None:
