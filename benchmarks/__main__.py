@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
-from benchmarks import bulk, inprocess, memory, mixture, observation, overload, stages, start, workers
+from benchmarks import bulk, cache, inprocess, memory, mixture, observation, overload, stages, start, workers
 from benchmarks.environments import make_environment, versions_of
 from benchmarks.load import drive, wrk
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS, Peer, peers
@@ -230,6 +230,10 @@ def _observation(place: Place, arguments: Namespace) -> dict[str, Any]:
     )
 
 
+def _cache(place: Place, arguments: Namespace) -> dict[str, Any]:
+    return cache.measured(place, rounds=arguments.rounds, seconds=arguments.seconds, tell=partial(print, flush=True))
+
+
 def _start_time(place: Place, arguments: Namespace) -> dict[str, Any]:
     return start.measure(place, rounds=arguments.rounds)
 
@@ -245,6 +249,7 @@ _KINDS: Final[dict[str, Callable[[Place, Namespace], dict[str, Any]]]] = {
     "bulk": _bulk,
     "workers": _workers,
     "observation": _observation,
+    "cache": _cache,
     "start": _start_time,
     "memory": _memory,
 }

@@ -17,13 +17,15 @@ from benchmarks.servers import Server
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One question to one server."""
+    """One question to one server, or several in an order that is random."""
 
     name: str
     server: str
     question: Question
     wanted: Sequence[float] | None
     """The right answer; None where the answer is no forecast."""
+    others: Sequence[Question] = ()
+    """What is asked beside that question, and whose answers are not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +126,13 @@ def ratio(rates: Sequence[float], of: Sequence[float]) -> float:
 def _turn(
     servers: Servers, contestant: Contestant, place: Place, connections: int, seconds: int, *, warm: bool
 ) -> Load:
+    questions = [contestant.question, *contestant.others]
     with servers.turn_of(contestant.server) as server:
         _check(server, contestant)
         common: dict[str, Any] = {"connections": connections, "core": place.generator}
         if warm:
-            drive(server.port, contestant.question, seconds=1, **common)
-        return drive(server.port, contestant.question, seconds=seconds, **common)
+            drive(server.port, questions, seconds=1, **common)
+        return drive(server.port, questions, seconds=seconds, **common)
 
 
 def _check(server: Server, contestant: Contestant) -> None:

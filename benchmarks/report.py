@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks import cache
 from benchmarks.observation import OFF, ON
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS
 from benchmarks.plot import draw, draw_overload
@@ -317,6 +318,29 @@ def _observation(found: Mapping[str, Any]) -> str:
     return "\n".join(["## What watching costs\n", words, _table(["", "everything on, /s", "off, /s", "ratio"], rows)])
 
 
+def _cache(found: Mapping[str, Any]) -> str:
+    """The table of what keeping answers costs and saves."""
+    rows = [
+        [name, _number(one["rate"]), f"{one['ratio']:.2f} ×", _milliseconds(one), _share(one.get("found"))]
+        for name, one in found["services"].items()
+    ]
+    words = (
+        f"Forecasts of {found['steps']} steps from {found['windows']:,} windows in random order, over "
+        f"{cache.CONNECTIONS} connections: of a service that keeps\nno answers, of one that has room for a few, "
+        "and of one that has room for all (`LEADTIME_CACHE_BYTES`).\n"
+    )
+    heads = ["answers", "requests a second", "ratio", "p50 and p99, ms", "found"]
+    return "\n".join(["## What keeping answers saves\n", words, _table(heads, rows)])
+
+
+def _milliseconds(one: Mapping[str, Any]) -> str:
+    return f"{one['p50']:.2f}, {one['p99']:.2f}"
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
 def _start(found: Mapping[str, Any]) -> str:
     return (
         "## Start\n\n"
@@ -416,8 +440,8 @@ _REPEAT: Final = """\
 
 `make bench` measures the service beside its references, and `make bench-peers` beside the other servers; both write
 this document anew. They need `wrk`. Parts: `python -m benchmarks` with `rates`, `stages`, `mixture`, `bulk`,
-`workers`, `start`, `memory`, `overload` or `peers`, in `.venv-service`; `--help` lists the rest. The environments of
-the other servers are kept under `.cache/bench`, and what was found in `benchmarks/results`.
+`workers`, `cache`, `start`, `memory`, `overload` or `peers`, in `.venv-service`; `--help` lists the rest. The
+environments of the other servers are kept under `.cache/bench`, and what was found in `benchmarks/results`.
 """
 
 
@@ -537,6 +561,7 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "bulk": _bulk,
     "workers": _workers,
     "observation": _observation,
+    "cache": _cache,
     "start": _start,
     "memory": _memory,
     "overload": _overload,

@@ -232,6 +232,15 @@ def test_the_document_tells_how_fast_training_is(found: dict[str, Any]) -> None:
     assert "| by processor time | 40 | 4 | 10.00 × |" in written
 
 
+def test_the_document_tells_what_keeping_answers_saves(found: dict[str, Any]) -> None:
+    one = {"rate": 5000.0, "p50": 3.0, "p99": 4.0, "ratio": 1.0}
+    services = {"none kept": one, "kept": {**one, "rate": 20_000.0, "ratio": 4.0, "found": 0.999}}
+    kept = {"steps": 24, "windows": 1024, "services": services}
+    written = report.document(found, found, {"cache": kept})
+    assert "| none kept | 5,000 | 1.00 × | 3.00, 4.00 | – |" in written
+    assert "| kept | 20,000 | 4.00 × | 3.00, 4.00 | 99.9% |" in written
+
+
 def test_the_plot_has_a_bar_for_each_server_but_the_ceiling(found: dict[str, Any], tmp_path: Path) -> None:
     bars = report.bars(found["loads"])
     assert [name for name, _, _ in bars[ONE_STEP]] == [SERVICE, REFERENCE, "Triton", "LitServe"]
