@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, get_args
 
 from service.errors import KeysError
 from service.limits import FORM, Rate, client_number
-from service.signature import signature_of
+from service.stamp import stamp_of
 
 ScopeName = Literal["forecast", "metadata", "admin"]
 SCOPES: Final[tuple[ScopeName, ...]] = get_args(ScopeName)
@@ -102,16 +102,16 @@ class Keyring:
             KeysError: it cannot be used.
         """
         self._path = path
-        self._signature = signature_of(path)
+        self._stamp = stamp_of(path)
         self.keys = read_keys(path)
         self._tell()
 
     def refresh(self) -> None:
         """Look at the file, and where it has changed read it; where it cannot be used, say so and keep the keys."""
-        signature = signature_of(self._path)
-        if signature == self._signature:
+        stamp = stamp_of(self._path)
+        if stamp == self._stamp:
             return
-        self._signature = signature
+        self._stamp = stamp
         try:
             self.keys = read_keys(self._path)
         except KeysError as error:

@@ -21,7 +21,7 @@ from service.errors import LabelsError, NotFound
 from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
 from service.metrics import Metrics, TooManyMetrics
 from service.routing import Routes, routes_of
-from service.signature import Signature, signature_of
+from service.stamp import Stamp, stamp_of
 from service.versions import Entry, ServedModel, look_at, one_line
 
 MODEL_LOADS: Final = "leadtime_model_loads"
@@ -38,7 +38,7 @@ _log: Final = logging.getLogger("leadtime.registry")
 class _Labelled:
     """What is known of one file of labels: how it was when it was read, what it said last, what is wrong with it."""
 
-    signature: Signature
+    stamp: Stamp
     labels: Labels
     unreadable: str | None
     fault: str | None
@@ -200,16 +200,16 @@ class _Scan:
 
     def _read_labels(self, name: str, path: Path) -> Labels:
         """What a model's labels say, or, where they cannot be read, what they said last."""
-        signature, before = signature_of(path), self._before.labels.get(name)
-        if not any(signature):
+        stamp, before = stamp_of(path), self._before.labels.get(name)
+        if not any(stamp):
             return NO_LABELS
-        if before is None or before.signature != signature:
+        if before is None or before.stamp != stamp:
             labels, unreadable = before.labels if before else NO_LABELS, None
             try:
                 labels = read_labels(path)
             except LabelsError as error:
                 unreadable = one_line(str(error)) + (" (what it said before still holds)" if before else "")
-            before = _Labelled(signature, labels, unreadable, None)
+            before = _Labelled(stamp, labels, unreadable, None)
         self._labels[name] = before
         return before.labels
 
@@ -227,7 +227,7 @@ class _Scan:
             routes[name], faults = routes_of(versions, labels, before)
             if labelled is not None:
                 fault = "; ".join([labelled.unreadable] if labelled.unreadable else faults) or None
-                self._labels[name] = _Labelled(labelled.signature, labels, labelled.unreadable, fault)
+                self._labels[name] = _Labelled(labelled.stamp, labels, labelled.unreadable, fault)
                 self._log_labels(name, fault, routes[name], before)
         return routes
 

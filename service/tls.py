@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from service.errors import SettingsError
-from service.signature import Signature, signature_of
+from service.stamp import Stamp, stamp_of
 
 # With forward secrecy and authenticated encryption, for TLS 1.2; all of 1.3 are such (RFC 9325).
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -48,12 +48,12 @@ class _Renewal:
     def __init__(self, tls: Tls, context: ssl.SSLContext) -> None:
         self._tls = tls
         self._context = context
-        self._signatures = _signatures(tls)
+        self._stamps = _stamps(tls)
 
     def __call__(self, connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
-        signatures = _signatures(self._tls)
-        if signatures != self._signatures:
-            self._signatures = signatures
+        stamps = _stamps(self._tls)
+        if stamps != self._stamps:
+            self._stamps = stamps
             try:
                 self._context = _context(self._tls)
             except SettingsError as error:
@@ -106,5 +106,5 @@ def _why_not(error: Exception, tls: Tls) -> str:
     return f"{holder} must hold a certificate and its key (PEM)"
 
 
-def _signatures(tls: Tls) -> tuple[Signature, ...]:
-    return tuple(signature_of(path) for path in (tls.certificate, tls.key or tls.certificate))
+def _stamps(tls: Tls) -> tuple[Stamp, ...]:
+    return tuple(stamp_of(path) for path in (tls.certificate, tls.key or tls.certificate))

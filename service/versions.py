@@ -13,7 +13,7 @@ from typing import Final
 from service.artifact import DIGEST_NAME, FILE_NAME
 from service.engine import Engine, digest_of, read_artifact
 from service.errors import ArtifactError
-from service.signature import Signature, signature_of
+from service.stamp import Stamp, stamp_of
 
 _MOST_TOLD: Final = 600
 _DIGEST: Final = re.compile(rb"([0-9a-fA-F]{64})(?:[ \t]+\*?([^\r\n]+))?[\r\n]*", re.DOTALL)
@@ -46,7 +46,7 @@ class Beside:
 class Entry:
     """What is known of one file: how it was when it was last tried, what is served for it, and why it is not itself."""
 
-    signature: Signature | None
+    stamp: Stamp | None
     """None where it is to be tried again at the next look, however it is."""
     served: ServedModel | None
     fault: str | None
@@ -61,23 +61,23 @@ def look_at(name: str, version: str, path: Path, before: Entry | None) -> Entry:
 
     Where it cannot be used, its former content stays, and the reason is told in one line.
     """
-    signature = signature_of(path) + signature_of(path.with_name(DIGEST_NAME))
-    if before is not None and before.signature == signature:
+    stamp = stamp_of(path) + stamp_of(path.with_name(DIGEST_NAME))
+    if before is not None and before.stamp == stamp:
         return before
     former = before.served if before is not None else None
     try:
         content = _settled(path)
         if former is not None and former.engine.digest == digest_of(content):
-            return Entry(signature, former, None)
-        return Entry(signature, ServedModel(name, version, Engine.load(content), path), None)
+            return Entry(stamp, former, None)
+        return Entry(stamp, ServedModel(name, version, Engine.load(content), path), None)
     except _Unsettled as error:
         return Entry(None, former, _told(error, former))
     except ArtifactError as error:
-        return Entry(signature, former, _told(error, former))
+        return Entry(stamp, former, _told(error, former))
     # A file from outside may fail in ways that nobody has thought of; it must not keep the others from being looked at.
     except Exception as error:
         fault = ArtifactError(f"it cannot be opened ({type(error).__name__})")
-        return Entry(signature, former, _told(fault, former))
+        return Entry(stamp, former, _told(fault, former))
 
 
 def one_line(text: str) -> str:
@@ -93,12 +93,12 @@ def _told(error: ArtifactError, former: ServedModel | None) -> str:
 
 def _settled(path: Path) -> bytes:
     """The content of a file that is whole, as far as can be told."""
-    before = signature_of(path)
+    before = stamp_of(path)
     try:
         content = read_artifact(path)
     except ArtifactError as error:
         raise _Unsettled(str(error)) from error
-    if signature_of(path) != before:
+    if stamp_of(path) != before:
         raise _Unsettled("it is being written")
     _check_digest(content, path.with_name(DIGEST_NAME))
     return content

@@ -1,11 +1,11 @@
-"""The signature of a file: what tells its content apart without its being read."""
+"""The stamp of a file: what tells its content apart without its being read."""
 
 from pathlib import Path
 
-Signature = tuple[int, ...]
+Stamp = tuple[int, ...]
 
 
-def signature_of(path: Path) -> Signature:
+def stamp_of(path: Path) -> Stamp:
     """Times, size and inode of a file; one that is not there has zeros."""
     try:
         found = path.stat()
