@@ -18,11 +18,12 @@ RUN pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel
 # --- environments without pip, bytecode compiled ---------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS service-environment
 RUN python -m venv --without-pip /opt/leadtime
-# with --build-arg LOCK=otel, what traces need as well
+# with --build-arg LOCK="otel signatures", what traces and signatures need as well; one of the two will do
 ARG LOCK=service
-COPY locks/${LOCK}.txt locks/
+COPY locks locks
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/leadtime/bin/python install --disable-pip-version-check --require-hashes -r locks/${LOCK}.txt
+    for lock in ${LOCK}; do set -- "$@" -r "locks/${lock}.txt"; done \
+ && pip --python /opt/leadtime/bin/python install --disable-pip-version-check --require-hashes "$@"
 # numpy's and onnxruntime's own tests and model conversion tools: a fifth of their size, and nothing here imports them
 RUN find /opt/leadtime -type d -name tests -path '*/numpy/*' -prune -exec rm -r {} + \
  && find /opt/leadtime -type d -path '*/site-packages/onnxruntime/*' \

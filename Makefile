@@ -74,7 +74,8 @@ lock: $(VENV)/.ready ## write locks/ anew from pyproject.toml (newest versions: 
 	$(UV_COMPILE) $(UPGRADE) pyproject.toml -o locks/service.txt
 	$(UV_COMPILE) $(UPGRADE) -c locks/service.txt --extra training pyproject.toml -o locks/training.txt
 	$(UV_COMPILE) $(UPGRADE) -c locks/training.txt --extra otel pyproject.toml -o locks/otel.txt
-	$(UV_COMPILE) $(UPGRADE) -c locks/otel.txt -c locks/training.txt --extra otel --extra training --group dev pyproject.toml -o locks/development.txt
+	$(UV_COMPILE) $(UPGRADE) -c locks/otel.txt -c locks/training.txt --extra signatures pyproject.toml -o locks/signatures.txt
+	$(UV_COMPILE) $(UPGRADE) -c locks/otel.txt -c locks/signatures.txt -c locks/training.txt --all-extras --group dev pyproject.toml -o locks/development.txt
 	$(VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	  | $(UV_COMPILE) $(UPGRADE) -c locks/development.txt - -o locks/build.txt
 

@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 BASE = PROJECT["project"]["dependencies"]
 OTEL = PROJECT["project"]["optional-dependencies"]["otel"]
+SIGNATURES = PROJECT["project"]["optional-dependencies"]["signatures"]
 TRAINING = PROJECT["project"]["optional-dependencies"]["training"]
 DEVELOPMENT = PROJECT["dependency-groups"]["dev"]
 BUILD = PROJECT["build-system"]["requires"]
@@ -28,12 +29,12 @@ LOCKS = {
     "service": BASE,
     "training": BASE + TRAINING,
     "otel": BASE + OTEL,
-    "development": BASE + OTEL + TRAINING + DEVELOPMENT,
+    "signatures": BASE + SIGNATURES,
+    "development": BASE + OTEL + SIGNATURES + TRAINING + DEVELOPMENT,
     "build": BUILD,
 }
 # Imported beside the package that cannot be without them, and whose versions they follow.
 PARTS = {
-    "cryptography": "trustme",
     "jsonschema-rs": "schemathesis",
     "googleapis-common-protos": "opentelemetry-exporter-otlp-proto-http",
     "markupsafe": "jinja2",
@@ -91,7 +92,14 @@ def test_every_pin_has_hashes(lock: str) -> None:
 
 @pytest.mark.parametrize(
     ("smaller", "larger"),
-    [("service", "training"), ("service", "otel"), ("training", "development"), ("otel", "development")],
+    [
+        ("service", "training"),
+        ("service", "otel"),
+        ("service", "signatures"),
+        ("training", "development"),
+        ("otel", "development"),
+        ("signatures", "development"),
+    ],
 )
 def test_a_package_has_the_same_versions_in_a_larger_lock(smaller: str, larger: str) -> None:
     wide = pins(larger)
@@ -110,7 +118,7 @@ def test_the_service_lock_holds_nothing_of_training() -> None:
 @pytest.mark.parametrize(
     ("package", "declared"),
     [
-        ("service", LOCKS["otel"]),
+        ("service", BASE + OTEL + SIGNATURES),
         ("training", LOCKS["training"]),
         ("tests", LOCKS["development"]),
         ("benchmarks", LOCKS["training"]),
