@@ -31,6 +31,7 @@ from service.registry import Registry
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shadows import Shadows
+from service.signing import SigningKeys
 from service.watch import Watch
 
 BUNDLED: Final = Path(__file__).parent / "models"
@@ -70,7 +71,10 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         counts = Metrics(settings.metrics)
         scheduler = Scheduler(max_batch=settings.max_batch, max_steps=settings.max_steps, metrics=counts)
-        registry = Registry.open(settings.models, BUNDLED, newest=settings.versions, metrics=counts)
+        signing_keys = None if settings.signing_keys is None else SigningKeys(settings.signing_keys)
+        registry = Registry.open(
+            settings.models, BUNDLED, newest=settings.versions, metrics=counts, signing_keys=signing_keys
+        )
         shadows = Shadows(counts)
         keyring = None if settings.keys is None else Keyring(settings.keys)
         limiter = Limiter(settings.metrics)

@@ -37,6 +37,8 @@ LONGEST_CONTEXT: Final = 65536
 FILE_NAME: Final = "model.onnx"
 DIGEST_NAME: Final = f"{FILE_NAME}.sha256"
 """The file beside it that holds its digest, as `sha256sum` writes it."""
+SIGNATURE_NAME: Final = f"{FILE_NAME}.sig"
+"""The file beside it that holds its signature, as `python -m service sign` writes it."""
 
 VALUES: Final = "values"
 STATE: Final = "state"

@@ -5,6 +5,7 @@
     ├── LabelsError              a file of labels cannot be used
     ├── SettingsError            the environment asks for something that cannot be
     ├── KeysError                a file of API keys cannot be used
+    ├── SigningError             a key of signatures cannot be used, or a file cannot be signed
     ├── Unauthenticated          the request has no key, or one that is not known
     ├── Forbidden                the request's key lacks a scope
     ├── TooManyRequests          the client sends more than its rate allows
@@ -52,6 +53,10 @@ class SettingsError(LeadtimeError):
 
 class KeysError(LeadtimeError):
     """A file of API keys cannot be used; the message names the place and the mend, and repeats nothing secret."""
+
+
+class SigningError(LeadtimeError):
+    """A key of signatures cannot be used, or a file cannot be signed; the message names the place and the mend."""
 
 
 class Unauthenticated(LeadtimeError):

@@ -21,6 +21,7 @@ from service.errors import LabelsError, NotFound
 from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
 from service.metrics import Metrics, TooManyMetrics
 from service.routing import Routes, routes_of
+from service.signing import SigningKeys
 from service.stamp import Stamp, stamp_of
 from service.versions import Entry, ServedModel, look_at, one_line
 
@@ -65,11 +66,18 @@ class Registry:
     """The models being served. `refresh` may run in another thread than those which read."""
 
     def __init__(
-        self, folder: Path | None, bundled: Path, *, newest: int = NEWEST_KEPT, metrics: Metrics | None = None
+        self,
+        folder: Path | None,
+        bundled: Path,
+        *,
+        newest: int = NEWEST_KEPT,
+        metrics: Metrics | None = None,
+        signing_keys: SigningKeys | None = None,
     ) -> None:
         """Open what there is now, as `Registry.open` says."""
         self._folder = folder
         self._newest = newest
+        self._signing_keys = signing_keys
         self._bundled = _Scan(bundled, _Catalogue(), newest).catalogue()
         self._found = _Catalogue()
         self._routes: Mapping[str, Routes] = {}
@@ -81,14 +89,21 @@ class Registry:
 
     @classmethod
     def open(
-        cls, folder: Path | None, bundled: Path, *, newest: int = NEWEST_KEPT, metrics: Metrics | None = None
+        cls,
+        folder: Path | None,
+        bundled: Path,
+        *,
+        newest: int = NEWEST_KEPT,
+        metrics: Metrics | None = None,
+        signing_keys: SigningKeys | None = None,
     ) -> "Registry":
         """Open the models of a folder, which may be missing or empty, and the bundled ones.
 
         Of each model the `newest` usable versions are opened, and those that have a label. A file that cannot be used
-        is logged and listed in `rejected`, and never stops the others.
+        is logged and listed in `rejected`, and never stops the others. With `signing_keys`, files of the folder must be
+        signed with one of them; the bundled ones come with the code, and are as good as that.
         """
-        return cls(folder, bundled, newest=newest, metrics=metrics)
+        return cls(folder, bundled, newest=newest, metrics=metrics, signing_keys=signing_keys)
 
     @property
     def rejected(self) -> Mapping[str, str]:
@@ -124,14 +139,18 @@ class Registry:
     def refresh(self) -> bool:
         """Look at the folder again and open what is new or changed; return whether what is served has changed.
 
+        Keys that have changed are read first, and what had been signed is then checked anew.
         Takes as long as opening takes, and belongs on a thread where somebody waits for the loop. Files are told apart
         by their times, sizes and inodes. A version whose file became unusable is served from its former content; one
         whose file is gone, or that has grown too old, is dropped. What is served changes at once as a whole; whoever
         holds a version that was dropped holds it alone, and with the last of them its memory is freed.
         """
         with self._refreshing:
+            if self._signing_keys is not None:
+                self._signing_keys.refresh()
             if self._folder is not None:
-                before, self._found = self._found, _Scan(self._folder, self._found, self._newest).catalogue()
+                scan = _Scan(self._folder, self._found, self._newest, self._signing_keys)
+                before, self._found = self._found, scan.catalogue()
                 self._tally.compare(before, self._found)
             routes = {**self._bundled.routes, **self._found.routes}
             changed = routes != self._routes
@@ -153,10 +172,11 @@ class Registry:
 class _Scan:
     """One look through a folder of models, keeping what has not changed since the last one."""
 
-    def __init__(self, folder: Path, before: _Catalogue, newest: int) -> None:
+    def __init__(self, folder: Path, before: _Catalogue, newest: int, signing_keys: SigningKeys | None = None) -> None:
         self._folder = folder
         self._before = before
         self._newest = newest
+        self._signing_keys = signing_keys
         self._entries: dict[str, Entry] = {}
         self._labels: dict[str, _Labelled] = {}
 
@@ -194,7 +214,7 @@ class _Scan:
             if usable < self._newest or version in labels.versions:
                 place = f"{name}/{version}"
                 before = self._before.entries.get(place)
-                entry = self._entries[place] = look_at(name, version, versions[version], before)
+                entry = self._entries[place] = look_at(name, version, versions[version], before, self._signing_keys)
                 usable += entry.served is not None
                 _log_entry(place, entry, before)
 

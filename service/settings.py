@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     versions: int = Field(
         default=3, ge=1, description="How many of the newest versions of a model are kept; labelled ones are besides."
     )
+    signing_keys: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
+        default=None,
+        description="File or folder of public keys, one of which must have signed each model; without it, none.",
+    )
     default_model: ModelName = Field(default="default", description="The model of requests that name none.")
     keys: Annotated[Path, BeforeValidator(_not_empty)] | None = Field(
         default=None, description="File of API keys; without it, nobody is asked for one."

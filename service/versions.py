@@ -2,7 +2,8 @@
 
 A file is never taken for what it is not yet. Whoever writes one gives it another name first and renames it, so that it
 appears whole. Where a copy comes bit by bit nevertheless, a `model.onnx.sha256` beside it, as `sha256sum` writes it,
-says what it is going to be; until it is, the file is looked at again and again.
+says what it is going to be; until it is, the file is looked at again and again. Where signatures are asked for, nothing
+of the file is read for what it says before its own has been found sound.
 """
 
 import re
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.artifact import DIGEST_NAME, FILE_NAME
+from service.artifact import DIGEST_NAME, FILE_NAME, SIGNATURE_NAME
 from service.engine import Engine, digest_of, read_artifact
 from service.errors import ArtifactError
+from service.signing import SigningKeys
 from service.stamp import Stamp, stamp_of
 
 _MOST_TOLD: Final = 600
@@ -56,18 +58,25 @@ class _Unsettled(ArtifactError):
     """The file is not what it is going to be, or cannot be read for the moment."""
 
 
-def look_at(name: str, version: str, path: Path, before: Entry | None) -> Entry:
+def look_at(
+    name: str, version: str, path: Path, before: Entry | None, signing_keys: SigningKeys | None = None
+) -> Entry:
     """Open the file of a version, unless it is as it was when it was tried before.
 
-    Where it cannot be used, its former content stays, and the reason is told in one line.
+    With `signing_keys`, one of them must have signed it. Where it cannot be used, its former content stays, and the
+    reason is told in one line.
     """
     stamp = stamp_of(path) + stamp_of(path.with_name(DIGEST_NAME))
+    if signing_keys is not None:
+        stamp += stamp_of(path.with_name(SIGNATURE_NAME)) + signing_keys.stamp
     if before is not None and before.stamp == stamp:
         return before
     former = before.served if before is not None else None
     try:
-        content = _settled(path)
-        if former is not None and former.engine.digest == digest_of(content):
+        content, digest = _settled(path)
+        if signing_keys is not None:
+            _check_signature(digest, path.with_name(SIGNATURE_NAME), signing_keys)
+        if former is not None and former.engine.digest == digest:
             return Entry(stamp, former, None)
         return Entry(stamp, ServedModel(name, version, Engine.load(content), path), None)
     except _Unsettled as error:
@@ -91,8 +100,8 @@ def _told(error: ArtifactError, former: ServedModel | None) -> str:
     return fault if former is None else f"{fault} (the file's former content is still served)"
 
 
-def _settled(path: Path) -> bytes:
-    """The content of a file that is whole, as far as can be told."""
+def _settled(path: Path) -> tuple[bytes, str]:
+    """The content of a file that is whole, as far as can be told, and its digest."""
     before = stamp_of(path)
     try:
         content = read_artifact(path)
@@ -100,11 +109,12 @@ def _settled(path: Path) -> bytes:
         raise _Unsettled(str(error)) from error
     if stamp_of(path) != before:
         raise _Unsettled("it is being written")
-    _check_digest(content, path.with_name(DIGEST_NAME))
-    return content
+    digest = digest_of(content)
+    _check_digest(digest, path.with_name(DIGEST_NAME))
+    return content, digest
 
 
-def _check_digest(content: bytes, path: Path) -> None:
+def _check_digest(digest: str, path: Path) -> None:
     """Compare with the digest that the file beside it names, where there is one."""
     try:
         with path.open("rb") as file:
@@ -116,5 +126,18 @@ def _check_digest(content: bytes, path: Path) -> None:
     found = _DIGEST.fullmatch(line)
     if found is None or (found[2] is not None and found[2].strip().rpartition(b"/")[2] != FILE_NAME.encode()):
         raise _Unsettled(f"{DIGEST_NAME} beside it is not what `sha256sum {FILE_NAME}` writes")
-    if digest_of(content) != f"sha256:{found[1].decode().lower()}":
+    if digest != f"sha256:{found[1].decode().lower()}":
         raise _Unsettled(f"its digest is not the one in {DIGEST_NAME}: it is being copied, or was changed")
+
+
+def _check_signature(digest: str, path: Path, keys: SigningKeys) -> None:
+    try:
+        signature = keys.read_signature(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"it is not signed: {path.name} is not beside it (`python -m service sign`)") from None
+    except OSError as error:
+        raise _Unsettled(f"{path.name} beside it cannot be read: {error.strerror}") from error
+    if not signature.is_of(digest):
+        raise _Unsettled(
+            f"{path.name} is not its signature by {signature.signer.name}: it is being copied, or was changed"
+        )

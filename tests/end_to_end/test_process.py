@@ -129,6 +129,10 @@ def test_several_workers_open_the_models_share_the_port_and_stop_together(slow_m
         ({"LEADTIME_PROT": "80"}, "leadtime: LEADTIME_PROT is no setting; the nearest is LEADTIME_PORT\n"),
         ({"LEADTIME_WORKERS": "many"}, "leadtime: LEADTIME_WORKERS: it must be a valid integer"),
         ({"LEADTIME_MODELS": __file__}, "leadtime: LEADTIME_MODELS: it names a file: name the folder"),
+        (
+            {"LEADTIME_SIGNING_KEYS": __file__},
+            "leadtime: LEADTIME_SIGNING_KEYS: test_process.py holds no public key (PEM)",
+        ),
         ({"LEADTIME_METRICS": "/proc/none"}, "leadtime: LEADTIME_METRICS: nothing can be written there: "),
     ],
 )
@@ -158,7 +162,10 @@ def test_arguments_are_refused_and_not_passed_over() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "leadtime: it takes no arguments but `keys`: set LEADTIME_* environment variables instead\n"
+    assert done.stderr == (
+        "leadtime: it takes no arguments but `keys`, `signing-keys` and `sign`: set LEADTIME_* environment variables "
+        "instead\n"
+    )
 
 
 def test_a_port_that_is_taken_is_told_without_a_traceback(service: Running) -> None:

@@ -16,8 +16,12 @@ from service.errors import KeysError
 from service.keys import read_keys
 from service.protocol import TOO_MANY
 from service.scheduler import CROWDED, LATE
+from service.signing import SETTING
 from tests.end_to_end.test_bad_requests import REQUESTS, Bad
 from tests.service.test_keys import BAD as BAD_KEYS
+from tests.service.test_signing import BAD as BAD_SIGNATURES
+from tests.service.test_signing import BAD_KEYS as BAD_SIGNING_KEYS
+from tests.service.test_signing import UNSIGNED
 from tests.training.tables import hourly
 from tests.training.test_refusals import ARGUMENTS, FILES, Make
 from training.__main__ import main
@@ -66,6 +70,22 @@ At the start each ends with exit code 2; while the service runs it is logged, an
 |---|---|
 """
 
+SIGNATURES_HEAD = """
+## Signatures of models
+
+Where signatures are asked for, a file is refused as any other bad file is:
+
+| signature | message |
+|---|---|
+"""
+
+SIGNING_KEYS_HEAD = """
+Keys end the start with exit code 2; while the service runs it is logged, and the keys from before stay.
+
+| file | message |
+|---|---|
+"""
+
 FILES_HEAD = """
 ## Files and arguments of `python -m training fit`
 
@@ -94,7 +114,12 @@ def test_the_document_lists_every_refusal_as_it_is_today(
     )
     connections = "".join(_row(name, str(status), said) for name, (status, said) in CONNECTIONS.items())
     keys = "".join(_row(name, _said_of_keys(tmp_path, content)) for name, (content, _) in BAD_KEYS.items())
-    written = f"{HEAD}{requests}{CONNECTIONS_HEAD}{connections}{KEYS_HEAD}{keys}{FILES_HEAD}{files}{arguments}"
+    signatures = _row("missing", UNSIGNED) + "".join(_row(name, said) for name, (_, said) in BAD_SIGNATURES.items())
+    signing_keys = "".join(_row(name, f"{SETTING}: {said}") for name, (_, said) in BAD_SIGNING_KEYS.items())
+    written = (
+        f"{HEAD}{requests}{CONNECTIONS_HEAD}{connections}{KEYS_HEAD}{keys}"
+        f"{SIGNATURES_HEAD}{signatures}{SIGNING_KEYS_HEAD}{signing_keys}{FILES_HEAD}{files}{arguments}"
+    )
 
     if os.environ.get("WRITE_REFUSALS"):
         DOCUMENT.write_text(written, encoding="utf-8")
