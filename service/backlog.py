@@ -16,6 +16,10 @@ from service.pace import Pace
 
 _LESSONS: Final = 16
 
+# Runs of a model after which it is known well enough to refuse by. The first ones are slower than any later one, and
+# what they say of a single row, times the thousands that a request may have, would be minutes.
+_ENOUGH_LESSONS: Final = 64
+
 # How much of what was learned is left after a turn, and how much longer than expected a turn may be taken to have been.
 _KEPT: Final = 0.95
 _SURPRISE: Final = 4.0
@@ -70,6 +74,11 @@ class Backlog:
         self._prefill_kind = self._decode_kind = -1
         self._prefill_seconds = self._decode_seconds = 0.0
         self._lessons = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough runs were seen to tell how long others will take."""
+        return self._pace.lessons >= _ENOUGH_LESSONS
 
     @property
     def steps(self) -> int:

@@ -19,6 +19,8 @@ class Pace:
     """
 
     def __init__(self) -> None:
+        self.lessons = 0
+        """Runs that it has learned from."""
         self._seconds: dict[int, float] = {}
 
     def expect(self, steps: int) -> float:
@@ -49,6 +51,7 @@ class Pace:
 
     def learn(self, steps: int, seconds: float) -> None:
         """Take in how long a run over so many time steps took."""
+        self.lessons += 1
         kind = steps.bit_length()
         known = self._seconds.get(kind)
         self._seconds[kind] = seconds if known is None else min(seconds, known * _GROWTH)

@@ -245,8 +245,11 @@ class Scheduler:
         if not self._lanes and not self._away:
             return 0.0
         key = id(model)
+        lane = self._lanes.get(key) or self._away.get(key)
+        if lane is not None and not lane.backlog.is_known:
+            return 0.0
         work = Work(1, 1, horizon - 1) if model.state_size else Work(1, horizon, 0)
-        return self._seconds_with(self._lanes.get(key) or self._away.get(key), work, client)
+        return self._seconds_with(lane, work, client)
 
     def count_late(self) -> None:
         """Count a request that is refused because it would be late."""
@@ -275,6 +278,8 @@ class Scheduler:
         if steps and steps + more > self._max_steps:
             self._refused_for_steps.add()
             raise Overloaded(CROWDED, self._seconds_with(lane, _LEAST, client), "steps")
+        if lane is not None and not lane.backlog.is_known:
+            return
         late = self._seconds_with(lane, work, client) - seconds
         if late > 0:
             self.count_late()
@@ -337,7 +342,8 @@ class Scheduler:
         expected = lane.expected_seconds()
         if expected:
             moment = perf_counter()
-            self._drag.learn(expected, moment - self._moment)
+            if lane.backlog.is_known:
+                self._drag.learn(expected, moment - self._moment)
             self._moment = moment
         if lane.busy and key not in self._away:
             self._lanes[key] = lane

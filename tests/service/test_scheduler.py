@@ -860,8 +860,8 @@ def test_more_rows_decode_together_than_are_prefilled_together(model: Recorder) 
 
 def believing(model: Recorder, seconds: float) -> Recorder:
     """The same model, of which it is known that a run of any size takes so long."""
-    for digits in range(1, 14):
-        model.pace.learn(1 << (digits - 1), seconds)
+    for lesson in range(70):
+        model.pace.learn(1 << (lesson % 13), seconds)
     return model
 
 
@@ -879,6 +879,19 @@ def test_a_request_that_would_be_late_behind_others_is_refused_at_once(model: Re
         await scheduler.forecast(model, [line()], 1, seconds=1e6)
         assert (await first).shape == (1, 500, 1)
         assert counted(tmp_path)["deadline"] == 1
+
+    run(scenario)
+
+
+def test_nobody_is_refused_by_what_the_first_runs_of_a_model_took(model: Recorder) -> None:
+    async def scenario() -> None:
+        scheduler = Scheduler(inline_seconds=ALWAYS_INLINE)
+        for steps in (1, 4):
+            model.pace.learn(steps, 1000.0)
+        first = asyncio.ensure_future(scheduler.forecast(model, [line()], 10))
+        await after_runs(model, 1)
+        assert (await scheduler.forecast(model, [line()], 20, seconds=60)).shape == (1, 20, 1)
+        await first
 
     run(scenario)
 
@@ -931,7 +944,7 @@ def test_one_who_asks_little_is_taken_beside_one_who_asks_for_ten_thousand_windo
         scheduler = Scheduler(inline_seconds=ALWAYS_INLINE)
         bulk = asyncio.ensure_future(scheduler.forecast(model, [line()] * 10_000, 24))
         await after_runs(model, 1)
-        for _ in range(20):
+        for _ in range(40):
             assert (await scheduler.forecast(model, [line()], 1, seconds=30)).shape == (1, 1, 1)
             assert not bulk.done()
         with pytest.raises(Overloaded):
