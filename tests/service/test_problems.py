@@ -93,6 +93,7 @@ def test_a_failure_has_the_headers_of_every_answer() -> None:
 
 def test_every_error_that_a_request_can_lead_to_has_a_row_in_the_table() -> None:
     elsewhere = {errors.LeadtimeError, errors.ArtifactError, errors.KeysError, errors.LabelsError, errors.SettingsError}
+    elsewhere.add(errors.SigningError)
     tree = {kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.LeadtimeError)}
     for kind in tree - elsewhere:
         error = kind([errors.Fault("", "why")]) if issubclass(kind, errors.InvalidRequest) else kind("why")
