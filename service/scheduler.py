@@ -17,7 +17,8 @@ A one-step forecast therefore waits for a turn or two, however long the others a
 
 Who is not taken at all: a request that would not be complete in its time behind the work that is there
 (`service/backlog.py` tells how long that takes, and `service/shares.py` whose requests are refused first), and one with
-which more steps would wait than may. Where nothing is under way, everything is taken.
+which more steps would wait than may, of a client that has its share of them. Where nothing is under way, everything is
+taken.
 
 Where a run takes place: on the loop while it is expected to be short, for nothing is quicker; else on a thread, and
 the loop answers everybody else meanwhile. All methods belong to one event loop and none of them is for other threads.
@@ -275,7 +276,7 @@ class Scheduler:
                 return
         else:
             steps = sum(other.backlog.steps for other in (*self._lanes.values(), *self._away.values()))
-        if steps and steps + more > self._max_steps:
+        if steps and steps + more > self._max_steps and not self._shares.has_less(client, more):
             self._refused_for_steps.add()
             raise Overloaded(CROWDED, self._seconds_with(lane, _LEAST, client), "steps")
         if lane is not None and not lane.backlog.is_known:

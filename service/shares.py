@@ -39,9 +39,15 @@ class Shares:
         else:
             del self._steps_of[client]
 
+    def has_less(self, client: int, steps: int) -> bool:
+        """Whether a client that would have so many more steps would still have clearly less than its share."""
+        return self.caution(client, steps) <= 1.0
+
     def caution(self, client: int, steps: int) -> float:
         """How many times as long as predicted a client's wait is taken to be that would have so many more steps."""
         own = self._steps_of.get(client)
+        if own is not None and len(self._steps_of) == 1:
+            return _CAUTION
         clients = len(self._steps_of) + (own is None)
         share = (self._steps + steps) / clients
         return min(_MOST, max(1.0, _CAUTION * ((own or 0) + steps) / share))

@@ -919,6 +919,23 @@ def test_no_more_steps_wait_than_may_unless_one_request_alone_has_more(model: Re
     run(scenario)
 
 
+def test_a_client_is_not_refused_for_the_steps_of_another_as_long_as_it_has_less(model: Recorder) -> None:
+    async def scenario() -> None:
+        scheduler = Scheduler(max_steps=1000, inline_seconds=ALWAYS_INLINE)
+        large = asyncio.ensure_future(scheduler.forecast(model, [line()] * 4, 400, client=1))
+        await after_runs(model, 1)
+        with pytest.raises(Overloaded):
+            await scheduler.forecast(model, [line()], 1, client=1)
+        with pytest.raises(Overloaded):
+            await scheduler.forecast(model, [line()] * 4, 400, client=2)
+        assert not large.done()
+        assert (await scheduler.forecast(model, [line()], 1, client=2)).shape == (1, 1, 1)
+        assert not large.done()
+        await large
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("kind", ["drift", "mean"])
 def test_when_all_is_done_or_given_up_no_steps_are_left(engines: Engines, kind: Kind) -> None:
     async def scenario() -> None:
