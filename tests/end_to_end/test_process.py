@@ -17,6 +17,7 @@ import pytest
 
 from tests.artifacts import write_artifact
 from tests.end_to_end.process import PATIENCE, ROOT, Running, environment, running, stop
+from tests.end_to_end.test_metrics import scraped
 
 
 @pytest.fixture
@@ -34,11 +35,10 @@ def start_long_forecast(service: Running, windows: int = 1000) -> socket.socket:
     body = json.dumps({"windows": [list(range(128))] * windows, "horizon": 1000}).encode()
     head = f"POST /forecast/multi-step HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with service.client() as client:
-        client.get("/health/live")  # a connection that is open already: nothing is lost between the two requests
         connection = socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE)
         connection.sendall(head.encode() + body)
-        # It was sent before this one, so it is under way when this one is answered.
-        client.post("/forecast", json={"window": [1, 2]}).raise_for_status()
+        while is_waiting(connection) and scraped(client).get("leadtime_windows_under_way", 0) < windows:
+            time.sleep(0.01)
     assert is_waiting(connection), "the forecast was done too soon to show anything"
     return connection
 
