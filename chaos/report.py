@@ -53,8 +53,8 @@ _FOUND: Final = """\
   and was answered that it is empty. It is read without the offer.
 - Requests by wire: a client that hung up with several requests on their way left a traceback in the log, and the first
   of them was worked on to its end. Every request of the connection is told.
-- Mixed load for half an hour: 13 of 900,535 requests, just behind reloads on a machine that had no time, were refused as
-  late: the first runs of a new version had said that a row takes long. Nobody is refused by a model's first 64 runs.
+- Mixed load for half an hour: 13 of 900,535 requests, just behind reloads on a machine that had no time, were refused
+  as late: the first runs of a new version had said that a row takes long. Nobody is refused by a model's first 64 runs.
 - Artifacts: a file whose metadata are no UTF-8 was refused with the name of a Python error in the place of a reason.
 """
 
