@@ -152,9 +152,10 @@ class Instance:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that take connections."""
+        """The processes that take connections: of several, not the first one, which holds the sockets for them."""
         listening = {inode for state, _, inode in self._sockets() if state == _LISTEN}
-        return sorted(process for process in tree(self.process) if listening & _sockets_of(process))
+        holding = sorted(process for process in tree(self.process) if listening & _sockets_of(process))
+        return [process for process in holding if process != self.process] or holding
 
     def connections(self) -> dict[int, int]:
         """The worker at the other end of each connection, by the client's port."""
