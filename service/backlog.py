@@ -14,11 +14,10 @@ from typing import Final, NamedTuple
 
 from service.pace import Pace
 
-_LESSONS: Final = 16
-
 # Runs of a model after which it is known well enough to refuse by. The first ones are slower than any later one, and
 # what they say of a single row, times the thousands that a request may have, would be minutes.
 _ENOUGH_LESSONS: Final = 64
+_LESSONS_BETWEEN: Final = 16
 
 # How much of what was learned is left after a turn, and how much longer than expected a turn may be taken to have been.
 _KEPT: Final = 0.95
@@ -41,7 +40,6 @@ class Backlog:
     __slots__ = (
         "_decode_kind",
         "_decode_seconds",
-        "_lessons",
         "_most_rows",
         "_pace",
         "_prefill_kind",
@@ -67,13 +65,12 @@ class Backlog:
         """Steps ahead that have not been decoded."""
         self.turns = 0
         """The time steps that run before a request that comes now has its first turn."""
-        self.worst_step = math.inf
+        self.worst_step = pace.least(1) or math.inf
         """The seconds that a step of either kind takes at most, as it was when the last run ended."""
         self._pace = pace
         self._most_rows = most_rows
         self._prefill_kind = self._decode_kind = -1
         self._prefill_seconds = self._decode_seconds = 0.0
-        self._lessons = 0
 
     @property
     def is_known(self) -> bool:
@@ -137,12 +134,16 @@ class Backlog:
 
     def count_off(self, prefill: int, decode: int) -> float:
         """Know that so many steps have been run; return how long they were expected to take."""
-        expected = prefill * self.prefill_step() + decode * self.decode_step()
-        self.prefill = max(0, self.prefill - prefill)
-        self.decode = max(0, self.decode - decode)
-        self._lessons += 1
+        expected = 0.0
+        if prefill:
+            expected += prefill * self.prefill_step()
+            self.prefill = max(0, self.prefill - prefill)
+        if decode:
+            expected += decode * self.decode_step()
+            self.decode = max(0, self.decode - decode)
         # What the pace has learned is asked anew after each of the first runs, and now and then of so many.
-        if self._lessons < _LESSONS or self._lessons % _LESSONS == 0:
+        lessons = self._pace.lessons
+        if lessons < _ENOUGH_LESSONS or lessons % _LESSONS_BETWEEN == 0:
             self._prefill_kind = self._decode_kind = -1
         self.worst_step = max(self._prefill_seconds, self._decode_seconds)
         return expected

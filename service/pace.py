@@ -6,6 +6,9 @@ from typing import Final
 # a machine that has become slower is believed after a few runs.
 _GROWTH: Final = 1.25
 
+# Runs between two looks at all that was learned.
+_LESSONS_BETWEEN: Final = 32
+
 # Runs of one kind, of n binary digits of time steps, have between 0.5 and 1 times 2 ** n of them.
 _MIDDLE: Final = 0.75
 
@@ -22,6 +25,8 @@ class Pace:
         self.lessons = 0
         """Runs that it has learned from."""
         self._seconds: dict[int, float] = {}
+        self._least: dict[int, tuple[float, int]] = {}
+        """What `least` has answered, and the number of lessons up to which that is good enough."""
 
     def expect(self, steps: int) -> float:
         """The seconds that a run over so many time steps is expected to take."""
@@ -41,13 +46,13 @@ class Pace:
         It is the least that was seen in such runs or smaller ones: a larger run is no worse, and one that was held up
         is no rule. Where no such run was seen, it is expected to take no longer than the largest smaller one.
         """
-        known = {other: seconds for other, seconds in self._seconds.items() if other <= kind}
-        if not known:
-            smallest = min(self._seconds, default=0)
-            return self._seconds[smallest] / (_MIDDLE * (1 << smallest)) if smallest else 0.0
-        largest = max(known)
-        unseen = known[largest] / (_MIDDLE * (1 << kind))
-        return min(unseen, *(seconds / (_MIDDLE * (1 << other)) for other, seconds in known.items()))
+        held = self._least.get(kind)
+        if held is not None and self.lessons < held[1]:
+            return held[0]
+        least = self._least_of(kind)
+        # At first each run tells much, later each is like those before it.
+        self._least[kind] = least, self.lessons + min(_LESSONS_BETWEEN, 1 + self.lessons // 4)
+        return least
 
     def learn(self, steps: int, seconds: float) -> None:
         """Take in how long a run over so many time steps took."""
@@ -55,3 +60,12 @@ class Pace:
         kind = steps.bit_length()
         known = self._seconds.get(kind)
         self._seconds[kind] = seconds if known is None else min(seconds, known * _GROWTH)
+
+    def _least_of(self, kind: int) -> float:
+        known = {other: seconds for other, seconds in self._seconds.items() if other <= kind}
+        if not known:
+            smallest = min(self._seconds, default=0)
+            return self._seconds[smallest] / (_MIDDLE * (1 << smallest)) if smallest else 0.0
+        largest = max(known)
+        unseen = known[largest] / (_MIDDLE * (1 << kind))
+        return min(unseen, *(seconds / (_MIDDLE * (1 << other)) for other, seconds in known.items()))

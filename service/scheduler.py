@@ -351,9 +351,14 @@ class Scheduler:
         self.is_crowded = lane.backlog.rows > _CROWD or (self.is_crowded and len(self._lanes) + len(self._away) > 1)
         if lane.has_changed:
             lane.has_changed = False
-            lanes = [lane, *(other for other in (*self._lanes.values(), *self._away.values()) if other is not lane)]
-            self._windows.set(sum([one.windows_under_way for one in lanes]))
-            self._steps.set(sum([one.steps_under_way for one in lanes]))
+            windows, steps = lane.under_way()
+            if len(self._lanes) + len(self._away) > 1:
+                for other in (*self._lanes.values(), *self._away.values()):
+                    if other is not lane:
+                        more, longer = other.under_way()
+                        windows, steps = windows + more, steps + longer
+            self._windows.set(windows)
+            self._steps.set(steps)
         if self._lanes and not self._turn_is_due:
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)
@@ -702,13 +707,14 @@ class _Lane:
     def busy(self) -> bool:
         return bool(self._waiting or self._decoding)
 
-    @property
-    def windows_under_way(self) -> int:
-        return sum(request.missing for request in self._live if not request.future.done())
-
-    @property
-    def steps_under_way(self) -> float:
-        return sum(request.missing * request.steps_each for request in self._live if not request.future.done())
+    def under_way(self) -> tuple[int, float]:
+        """Windows whose forecasts are not complete, and all time steps of them and their forecasts."""
+        windows, steps = 0, 0.0
+        for request in self._live:
+            if not request.future.done():
+                windows += request.missing
+                steps += request.missing * request.steps_each
+        return windows, steps
 
     def welcome(self, request: _Request, work: Work) -> None:
         """Take a new request."""
