@@ -70,7 +70,7 @@ class Backlog:
         self._pace = pace
         self._most_rows = most_rows
         self._prefill_kind = self._decode_kind = -1
-        self._prefill_seconds = self._decode_seconds = 0.0
+        self._prefill_seconds = self._decode_seconds = self.worst_step
 
     @property
     def is_known(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 _GROWTH: Final = 1.25
 
 # Runs between two looks at all that was learned.
-_LESSONS_BETWEEN: Final = 32
+_LESSONS_BETWEEN: Final = 8
 
 # Runs of one kind, of n binary digits of time steps, have between 0.5 and 1 times 2 ** n of them.
 _MIDDLE: Final = 0.75

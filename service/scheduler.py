@@ -352,8 +352,8 @@ class Scheduler:
         if lane.has_changed:
             lane.has_changed = False
             windows, steps = lane.under_way()
-            if len(self._lanes) + len(self._away) > 1:
-                for other in (*self._lanes.values(), *self._away.values()):
+            for others in (self._lanes, self._away):
+                for other in others.values():
                     if other is not lane:
                         more, longer = other.under_way()
                         windows, steps = windows + more, steps + longer
