@@ -84,7 +84,10 @@ def _coverage(found: Mapping[str, Mapping[str, Any]]) -> str:
             shares = held["methods"][OURS]["by_lead"][level]
             line = ", ".join(f"{lead}: {shares[lead - 1]:.0f}" for lead in leads)
             by_lead.append([held["title"] if level == _LEVELS[0] else "", f"{level} %", line])
-    notes = [f"- {held['title']}: {held['origins']:,} origins; {'; '.join(held['basis'])}." for held in found.values()]
+    notes = [
+        f"- {held['title']}: {held['origins']:,} origins; {held['model'].split(':')[0]}; {'; '.join(held['basis'])}."
+        for held in found.values()
+    ]
     heads = ["", "", *(f"{level} %: {what}" for level in _LEVELS for what in ("held, %", "score"))]
     return "\n".join(
         [
