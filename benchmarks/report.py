@@ -78,7 +78,7 @@ def document(
     parts += [write(found) for name, write in _OTHERS.items() if (found := others.get(name))]
     if peers is not None:
         parts.append(_about_peers(peers))
-    parts.append(_about_machine(peers, rates))
+    parts.append(_about_machine({"beside other servers": peers, "beside its references": rates, **others}))
     parts.append(_REPEAT)
     return "\n".join(parts)
 
@@ -392,10 +392,11 @@ def _about_peers(peers: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _about_machine(peers: Mapping[str, Any] | None, rates: Mapping[str, Any] | None) -> str:
+def _about_machine(measured: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """Where, when and of which version each part was measured: they need not have been measured together."""
     rows = []
-    for what, found in (("beside other servers", peers), ("beside its references", rates)):
-        if found is not None:
+    for what, found in measured.items():
+        if found:
             machine = found["machine"]
             libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
             rows.append(

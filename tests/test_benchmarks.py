@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,8 +236,10 @@ def test_the_document_tells_how_fast_training_is(found: dict[str, Any]) -> None:
 def test_the_document_tells_what_keeping_answers_saves(found: dict[str, Any]) -> None:
     one = {"rate": 5000.0, "p50": 3.0, "p99": 4.0, "ratio": 1.0}
     services = {"none kept": one, "kept": {**one, "rate": 20_000.0, "ratio": 4.0, "found": 0.999}}
-    kept = {"steps": 24, "windows": 1024, "services": services}
+    machine = {**found["machine"], "commit": "another"}
+    kept = {"steps": 24, "windows": 1024, "services": services, "machine": machine, "date": found["date"]}
     written = report.document(found, found, {"cache": kept})
+    assert re.search(r"^\| cache \|.*\| another \|$", written, re.MULTILINE), "each part has a version of its own"
     assert "| none kept | 5,000 | 1.00 × | 3.00, 4.00 | – |" in written
     assert "| kept | 20,000 | 4.00 × | 3.00, 4.00 | 99.9% |" in written
 

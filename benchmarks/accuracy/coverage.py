@@ -9,7 +9,6 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,16 +22,14 @@ from benchmarks.results import machine
 from service.engine import Engine
 from service.errors import ArtifactError
 from service.intervals import bounds, margins, own_errors, own_origins, steps_useful
+from training.backtest import in_words, naive_rules
 from training.baselines import (
-    Forecasts,
     Origins,
     Rule,
     Values,
     best_average,
     drift,
     moving_average,
-    naive,
-    seasonal_naive,
 )
 from training.errors import DataError, TrainingError
 from training.metrics import seasonal_spread, spread_before
@@ -104,7 +101,7 @@ def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]
         "basis": [note for note in outcome.notes if note.startswith(("intervals", "no intervals"))],
         "origins": outcome.total,
         "horizon": outcome.horizon,
-        "methods": {OURS: _of_model(outcome), **_of_simple_methods(outcome, engine)},
+        "methods": {OURS: _of_model(outcome), **_of_simple_methods(outcome)},
         "machine": {part: found[part] for part in ("processor", "cores", "python", "commit")},
         "date": found.get("date"),
     }
@@ -120,30 +117,24 @@ def _of_model(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _of_simple_methods(outcome: Outcome, engine: Engine) -> dict[str, dict[str, Any]]:
+def _of_simple_methods(outcome: Outcome) -> dict[str, dict[str, Any]]:
     """By method; each makes its intervals of the errors that it has made before, as far back as the service looks."""
     gathered: dict[str, list[Mapping[str, Any]]] = {}
     for one, origins in zip(outcome.panel.series, outcome.origins, strict=True):
         for name, rule in _rules(one, int(origins[0]), outcome.season, outcome.horizon).items():
-            gathered.setdefault(name, []).append(_held(one, origins, rule, outcome, engine))
+            gathered.setdefault(name, []).append(_held(one, origins, rule, outcome))
     return {name: _together(parts) for name, parts in gathered.items()}
 
 
 def _rules(one: Series, first: int, season: int | None, horizon: int) -> dict[str, Rule]:
     past = one.values[: first + 1]
     length = best_average(past, season, horizon)
-    rules: dict[str, Rule] = {"naive": naive, "drift": drift}
+    rules = {in_words(name): rule for name, rule in naive_rules(season).items()}
     rules["moving average"] = lambda values, origins, steps: moving_average(values, origins, steps, length)
-    if season is not None:
-        rules["seasonal naive"] = partial(_seasonal, season)
-    return rules
+    return rules | {"drift": drift}
 
 
-def _seasonal(season: int, values: Any, origins: Origins, horizon: int) -> Forecasts:
-    return seasonal_naive(values, origins, horizon, season)
-
-
-def _held(one: Series, origins: Origins, rule: Rule, outcome: Outcome, engine: Engine) -> dict[str, Any]:
+def _held(one: Series, origins: Origins, rule: Rule, outcome: Outcome) -> dict[str, Any]:
     """Hits and scaled interval scores, summed over origins: by level, (lead times,) each."""
     horizon, season = outcome.horizon, outcome.season
     back = season or 1
@@ -164,7 +155,7 @@ def _held(one: Series, origins: Origins, rule: Rule, outcome: Outcome, engine: E
     spread = _spread(one, origins, outcome)
     found: dict[str, Any] = {"points": len(origins) * forecasts.shape[2]}
     for level in LEVELS:
-        non_negative = engine.metadata.non_negative
+        non_negative = outcome.metadata.non_negative
         lower, upper = bounds(forecasts, below[level], above[level], scale, non_negative=non_negative)
         score = scoringrules.interval_score(actual.ravel(), lower.ravel(), upper.ravel(), 1 - level / 100)
         hits = (actual >= lower) & (actual <= upper)
