@@ -473,6 +473,7 @@ class Exchange(Trip):
                 if protocol.observer.watches:
                     protocol.observer.finish(self, refused.status)
                 return
+            self.is_in_time = True
         self._task = protocol.loop.create_task(self._run())
         protocol.tasks.add(self._task)
         # Not at the end of `_run`, which a task that is cancelled before its first step never enters.

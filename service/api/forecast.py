@@ -136,16 +136,16 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     client = service.access.admit("forecast", scope["headers"], scope.get("client"))
     seconds, from_arrow, to_arrow = read_headers(scope["headers"], settings)
     body = await read_body(receive, settings.max_body_bytes)
+    trip = trip_of(scope)
     cache, key = service.cache, b""
     if cache is not None:
         key = cache.key(body, schema is _ONE_STEP, from_arrow, to_arrow)
         found = cache.find(key, service.registry)
         if found is not None:
-            trip = trip_of(scope)
             if trip is not None:
                 trip.model = found[0]
             return found[1]
-    if service.scheduler.is_crowded:
+    if service.scheduler.is_crowded and not (trip is not None and trip.is_in_time):
         check_is_in_time(service, seconds, body, client)
     question: ForecastRequest
     table: Table | None
@@ -156,7 +156,6 @@ async def _answer(scope: Scope, receive: Receive, schema: TypeAdapter[Any]) -> t
     is_kept = cache is not None and may_keep(model) and (question.samples is None or question.seed is not None)
     if model.canary is not None:
         model = answering(model, scope["headers"])
-    trip = trip_of(scope)
     if trip is not None:
         trip.model = model
     metadata = model.engine.metadata

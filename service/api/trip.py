@@ -26,6 +26,8 @@ class Trip(Times):
     """The version that answers it, once that is known."""
     refused: str = ""
     """Why it was refused, in a word that may become a label."""
+    is_in_time: bool = False
+    """Whether it was found, before it was read, that it would not be late."""
     status: int = 0
     """What is counted in the place of the answer's status; 0 = that."""
 
