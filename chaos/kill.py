@@ -79,8 +79,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _is_whole(instance: Instance, victim: int) -> bool:
-    workers = instance.workers
-    return len(workers) == _WORKERS and victim not in workers
+    return victim not in instance.workers and instance.is_whole()
 
 
 def _counted(text: str) -> float:

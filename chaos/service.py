@@ -18,6 +18,9 @@ from benchmarks.servers import free_port, status_of, tree
 PATIENCE: Final = 180.0
 """Seconds after which what should have happened has not."""
 
+# Connections that are opened to see whether every worker answers: two workers share them but for one time in 30,000.
+_PROBES: Final = 16
+
 _LISTEN: Final = "0A"
 _ESTABLISHED: Final = "01"
 _LAST_OF_LOG: Final = 2000
@@ -86,7 +89,7 @@ class Instance:
                 stderr=log,
             )
         self.wait_until(self.is_ready, "ready")
-        self.wait_until(lambda: len(self.workers) == int(self._settings["LEADTIME_WORKERS"]), "whole")
+        self.wait_until(self.is_whole, "whole")
 
     def signal(self, number: int) -> None:
         """Send a signal to the process that was started."""
@@ -140,6 +143,11 @@ class Instance:
         """Whether it answers that it is ready."""
         return self.get("/health/ready")[0] == 200
 
+    def is_whole(self) -> bool:
+        """Whether there are as many workers as there should be, and each answers."""
+        workers = set(self.workers)
+        return len(workers) == int(self._settings["LEADTIME_WORKERS"]) and workers == self._answering()
+
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of a GET; 0 where there was no answer."""
         try:
@@ -169,6 +177,19 @@ class Instance:
     def descriptors(self) -> int:
         """Open descriptors of all workers together."""
         return sum(len(_descriptors_of(worker)) for worker in self.workers)
+
+    def _answering(self) -> set[int]:
+        """The workers that answer on some connections that are opened side by side."""
+        ports: set[int] = set()
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for _ in range(_PROBES):
+                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+                    stack.enter_context(contextlib.closing(connection)).request("GET", "/health/live")
+                    port = connection.sock.getsockname()[1]
+                    connection.getresponse().read()
+                    ports.add(port)
+            return {worker for port, worker in self.connections().items() if port in ports}
 
     def _sockets(self) -> Iterator[tuple[str, int, str]]:
         """State, the peer's port and inode of every socket of IPv4 at this port."""
