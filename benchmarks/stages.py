@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import uvloop
@@ -23,13 +23,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from benchmarks.questions import CONTEXT, MODELS, WINDOW, artifact, to_service
 from service.api import forecast
-from service.api.shortcut import Answer, Shortcut
+from service.api.inquiry import encode
+from service.api.shortcut import Content, End, Shortcut
 from service.api.windows import windows_for
 from service.app import create_app
 from service.engine import Engine
 from service.pace import Pace
 from service.protocol import BoundedProtocol
-from service.scheduler import Scheduler
+from service.scheduler import Request, Scheduler
 from service.schemas import ForecastRequest
 from service.server import Connections
 from service.settings import Settings
@@ -66,14 +67,14 @@ def measured(model: str = "uni") -> dict[str, Stages]:
 
 async def _measured(model: str) -> dict[str, Stages]:
     settings = Settings(models=MODELS, default_model=model)
-    application = create_app(settings)
+    application = create_app(settings, owns_process=True)
     async with application.router.lifespan_context(application) as state:
         parts = await _parts(settings, Engine.open(artifact(model)))
         shared = dict(state or {})
         long = await _through(HttpToolsProtocol, application, shared)
         long_http = await _through(HttpToolsProtocol, _constant, shared)
         short = await _through(BoundedProtocol, Shortcut(application, forecast.ANSWERS), shared)
-        constant = Shortcut(application, {"/forecast": cast(Answer, _constant_answer)})
+        constant = Shortcut(application, {"/forecast": _Constant()})
         short_http = await _through(BoundedProtocol, constant, shared)
     known = sum(parts.values())
     return {
@@ -96,7 +97,7 @@ async def _parts(settings: Settings, engine: Engine) -> dict[str, float]:
         "arrays": _least(lambda: windows_for(question, engine.metadata, 1, settings)),
         "scheduling": await _scheduling(engine),
         "runtime": _least(lambda: engine.run(batch), 300) / CONNECTIONS,
-        "response": _least(lambda: forecast._encode(served, 1, one, [False], None)),
+        "response": _least(lambda: encode(served, 1, one, [False], None)),
     }
 
 
@@ -133,13 +134,38 @@ class _Instant:
 async def _scheduling(engine: Engine) -> float:
     scheduler, model = Scheduler(), _Instant(engine)
     windows = [np.ones((CONTEXT, 1), np.float32)]
-
-    async def client(times: int) -> None:
-        for _ in range(times):
-            await scheduler.forecast(model, windows, 1, seconds=60.0)
-
     each = _REQUESTS // CONNECTIONS
-    return await _least_of(lambda: asyncio.gather(*(client(each) for _ in range(CONNECTIONS))), each * CONNECTIONS)
+
+    async def all_answered() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(
+            *(_Client(scheduler, model, windows, each, loop.create_future()).ask() for _ in range(CONNECTIONS))
+        )
+
+    return await _least_of(all_answered, each * CONNECTIONS)
+
+
+class _Client:
+    """Asks a scheduler again as soon as it is told."""
+
+    def __init__(
+        self, scheduler: Scheduler, model: _Instant, windows: list[Values], times: int, done: asyncio.Future[None]
+    ) -> None:
+        self._scheduler, self._model, self._windows = scheduler, model, windows
+        self._left = times
+        self._done = done
+        self._loop = done.get_loop()
+
+    def ask(self) -> asyncio.Future[None]:
+        self._scheduler.begin(self._model, self._windows, 1, self._tell, seconds=60.0)
+        return self._done
+
+    def _tell(self, request: Request, error: BaseException | None) -> None:
+        self._left -= 1
+        if self._left:
+            self._loop.call_soon(self.ask)
+        else:
+            self._done.set_result(None)
 
 
 async def _least_of(work: Callable[[], Any], requests: int) -> float:
@@ -159,9 +185,25 @@ async def _constant(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"{}"})
 
 
-async def _constant_answer(scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
-    await receive()
-    return b"{}", b"application/json"
+class _Constant:
+    """Answers the same to all, at once."""
+
+    async def __call__(self, scope: Scope, receive: Receive) -> Content:
+        return await self.complete(receive)
+
+    def inquire(self, *about: Any) -> "_Constant":
+        return self
+
+    def ask(self, body: bytes, end: End) -> bool:
+        end((b"{}", b"application/json"), None)
+        return True
+
+    def give_up(self, error: Exception | None = None) -> None:
+        pass
+
+    async def complete(self, receive: Receive) -> Content:
+        await receive()
+        return b"{}", b"application/json"
 
 
 async def _through(protocol: type[HttpToolsProtocol], application: ASGIApp, state: dict[str, Any]) -> float:

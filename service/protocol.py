@@ -11,6 +11,7 @@ without them, in the same words; everything else is uvicorn's.
 import asyncio
 import selectors
 from asyncio import BaseTransport, TimerHandle, Transport
+from collections.abc import Coroutine
 from itertools import islice
 from time import perf_counter
 from typing import Any, Final, NamedTuple, cast
@@ -19,8 +20,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.admission import refusal, time_of
+from service.api.admission import refusal, wishes_of
 from service.api.correlation import REQUEST_ID, Correlation, read_correlation
+from service.api.headers import Wishes
+from service.api.inquiry import STOPPED
 from service.api.observation import Observer
 from service.api.policy import LINES
 from service.api.problems import (
@@ -32,9 +35,10 @@ from service.api.problems import (
     Kind,
     problem,
 )
-from service.api.shortcut import Answer, Answered, Shortcut, respond
+from service.api.shortcut import Answer, Answered, Content, Inquiry, Shortcut, refused
 from service.api.state import Service, State
 from service.api.trip import HUNG_UP, Trip
+from service.errors import LeadtimeError, ShuttingDown
 from service.log import MARKS
 from service.scheduler import REQUESTS_REFUSED
 from service.server import Connections
@@ -49,8 +53,8 @@ LARGEST_DIRECT: Final = 65_536
 _LONGEST_KNOWN: Final = 2048
 _MOST_KNOWN: Final = 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_END_OF_ALIVE: Final = LINES + b"\r\n"
-_END_OF_LAST: Final = LINES + b"connection: close\r\n\r\n"
+_END_OF_ALIVE: Final = b"\r\n" + LINES + b"\r\n"
+_END_OF_LAST: Final = b"\r\n" + LINES + b"connection: close\r\n\r\n"
 _REQUEST_ID_IS: Final = REQUEST_ID + b": "
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 
@@ -425,8 +429,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if length is None or length > LARGEST_DIRECT:
             return None
         keep_alive = self.parser.should_keep_alive() and not self.server_state.is_draining
-        time = time_of(self.headers, self.service.settings)
-        return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), time)
+        wishes = wishes_of(self.headers, self.service.settings)
+        return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), wishes)
 
 
 class Head(NamedTuple):
@@ -439,106 +443,162 @@ class Head(NamedTuple):
     """Bytes of the body."""
     keep_alive: bool
     correlation: Correlation
-    seconds: float | None
-    """How long the answer may take; None where the headers cannot be answered."""
+    wishes: Wishes | None
+    """What the headers say; None where they cannot be answered."""
 
 
 class Exchange(Trip):
     """A small request and its response, without ASGI's messages between."""
 
+    __slots__ = (
+        "_inquiry",
+        "_protocol",
+        "_task",
+        "body",
+        "disconnected",
+        "head",
+        "keep_alive",
+        "message_event",
+        "more_body",
+        "response_complete",
+    )
+
     def __init__(self, protocol: BoundedProtocol, head: Head) -> None:
         super().__init__("POST", head.path, head.headers, head.correlation)
         self.head = head
-        self.body: bytes | bytearray = b""
+        self.body = b""
         self.more_body = True
         self.disconnected = False
         self.response_complete = False
         self.keep_alive = head.keep_alive
         self.message_event = _NOBODY_WAITS
-        self._body_is_read = False
         self._protocol = protocol
+        self._inquiry: Inquiry | None = None
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Answer; the body has come."""
+        """Answer, now or when the answer is there; the body has come."""
         self.more_body = False
         self.came = perf_counter()
         protocol, head = self._protocol, self.head
-        if protocol.service.scheduler.is_crowded and head.seconds is not None and not protocol.flow.write_paused:
-            client = protocol.service.access.client_of(self.headers, protocol.client)
-            refused = refusal(protocol.service, head.seconds, self.body, client)
-            if refused is not None:
-                self._write(refused)
+        service, wishes = protocol.service, head.wishes
+        if service.scheduler.is_crowded and wishes is not None and not protocol.flow.write_paused:
+            client = service.access.client_of(self.headers, protocol.client)
+            late = refusal(service, wishes.seconds, self.body, client)
+            if late is not None:
                 self.refused = OVERLOADED.name
-                if protocol.observer.watches:
-                    protocol.observer.finish(self, refused.status)
+                self._write(late)
                 return
             self.is_in_time = True
-        self._task = protocol.loop.create_task(self._run())
-        protocol.tasks.add(self._task)
-        # Not at the end of `_run`, which a task that is cancelled before its first step never enters.
-        self._task.add_done_callback(protocol.tasks.discard)
+        try:
+            self._inquiry = inquiry = head.answer.inquire(service, self.headers, protocol.client, self, wishes)
+            protocol.server_state.exchanges.add(self)
+            if not inquiry.ask(self.body, self._end):
+                self._begin_task(self._complete(inquiry))
+        except Exception as error:
+            self._end(None, error)
 
     def give_up(self) -> None:
         """Stop working for a client that is gone."""
         self.disconnected = True
         if self._task is not None:
             self._task.cancel()
+        elif self._inquiry is not None and not self.response_complete:
+            self._inquiry.give_up()
+            self._end(None, None)
 
-    async def _run(self) -> None:
-        protocol, status = self._protocol, HUNG_UP
+    def stop(self) -> None:
+        """Answer that the service stops, where no task does."""
+        if self._inquiry is not None:
+            self._inquiry.give_up(ShuttingDown(STOPPED))
+
+    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
+        tasks = self._protocol.tasks
+        self._protocol.server_state.exchanges.discard(self)
+        self._task = self._protocol.loop.create_task(work)
+        tasks.add(self._task)
+        # Not at the end of the work, which a task that is cancelled before its first step never enters.
+        self._task.add_done_callback(tasks.discard)
+
+    async def _complete(self, inquiry: Inquiry) -> None:
+        """Answer a request that takes a while to read or to answer."""
         try:
-            scope = {"headers": self.headers, "client": protocol.client, "state": protocol.app_state, "trip": self}
-            try:
-                answered = await respond(self.head.answer, scope, self._receive)
-            except Exception as error:
-                answered = self._failed(error)
-            if protocol.flow.write_paused and not self.disconnected:
-                await protocol.flow.drain()
-            if not self.disconnected:
-                self._write(answered)
-                status = answered.status
-        finally:
-            if protocol.observer.watches:
-                protocol.observer.finish(self, status)
+            content = await inquiry.complete(_never)
+        except Exception as error:
+            self._end(None, error)
+        except asyncio.CancelledError:
+            self._protocol.observer.finish(self, HUNG_UP)
+            raise
+        else:
+            self._end(content, None)
 
-    def _failed(self, error: Exception) -> Answered:
-        self.refuse(INTERNAL_ERROR.name, error)
-        MARKS.set(self.marks)
+    def _end(self, content: Content | None, error: BaseException | None) -> None:
+        """Write the answer, or why there is none, unless the client is gone."""
+        protocol = self._protocol
+        self._inquiry = None  # which has this method, and the two would keep each other
+        protocol.server_state.exchanges.discard(self)
+        if self.disconnected:
+            protocol.observer.finish(self, HUNG_UP)
+        elif protocol.flow.write_paused:
+            self._begin_task(self._write_later(content, error))
+        elif content is None:
+            self._write(self._response(error))
+        else:
+            self._write_content(content)
+
+    def _response(self, error: BaseException | None) -> Answered:
+        try:
+            if isinstance(error, LeadtimeError):
+                return refused(error, self)
+        except LeadtimeError:
+            pass  # it is none that a client is told of
+        self.refused = INTERNAL_ERROR.name
+        token = MARKS.set(self.marks)
         self._protocol.logger.error("Exception in ASGI application\n", exc_info=error)
+        MARKS.reset(token)
         failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
         return Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
 
-    def _write(self, answered: Answered) -> None:
+    async def _write_later(self, content: Content | None, error: BaseException | None) -> None:
+        try:
+            await self._protocol.flow.drain()
+        except asyncio.CancelledError:
+            self._protocol.observer.finish(self, HUNG_UP)
+            raise
+        self._end(content, error)
+
+    def _write_content(self, content: Content) -> None:
+        body, media_type = content
+        self._write_parts(200, b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), media_type), body)
+
+    def _write(self, response: Answered) -> None:
+        lines = b"".join([b"%b: %b\r\n" % header for header in response.headers])
+        self._write_parts(response.status, lines, response.content)
+
+    def _write_parts(self, status: int, lines: bytes, body: bytes) -> None:
         protocol = self._protocol
-        parts = [STATUS_LINE[answered.status]]
-        for name, value in protocol.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in answered.headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (_REQUEST_ID_IS, self.request_id, b"\r\n")
-        parts.append(_END_OF_ALIVE if self.keep_alive else _END_OF_LAST)
-        parts.append(answered.content)
-        protocol.transport.write(b"".join(parts))
+        # Counted first: what is answered has been counted, whatever becomes of this process.
+        protocol.observer.finish(self, status)
+        end = _END_OF_ALIVE if self.keep_alive else _END_OF_LAST
+        head = STATUS_LINE[status], protocol.server_state.default_lines, lines, _REQUEST_ID_IS, self.request_id, end
+        protocol.transport.write(b"".join((*head, body)))
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
 
-    async def _receive(self) -> Message:
-        if not self._body_is_read:
-            self._body_is_read = True
-            return {"type": "http.request", "body": bytes(self.body), "more_body": False}
-        # Whoever waits for the client's end is cancelled with this exchange when it comes.
-        await asyncio.get_running_loop().create_future()
-        return {"type": "http.disconnect"}
+
+async def _never() -> Message:
+    # Whoever waits for the client's end is cancelled with the exchange when it comes.
+    await asyncio.get_running_loop().create_future()
+    return {"type": "http.disconnect"}
 
 
 def _words(kind: Kind, detail: str, *, retry_after: int | None = None) -> bytes:
     """A whole response, after which the connection is closed."""
     response = problem(kind, detail, headers={} if retry_after is None else {"Retry-After": str(retry_after)})
     lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
-    return b"".join([STATUS_LINE[kind.status], *lines, _END_OF_LAST, bytes(response.body)])
+    return b"".join([STATUS_LINE[kind.status], *lines, _END_OF_LAST[2:], bytes(response.body)])
 
 
 def _asks_to_go_on(name: bytes, value: bytes) -> bool:

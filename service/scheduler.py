@@ -27,7 +27,7 @@ the loop answers everybody else meanwhile. All methods belong to one event loop 
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Final, Protocol
@@ -124,12 +124,19 @@ class Model(Protocol):
 class Times:
     """When the stages of one request's forecasts began and ended, in seconds of `time.perf_counter`."""
 
-    asked: float = 0.0
-    """When the scheduler was asked; 0 as long as it has not been."""
-    begun: float = 0.0
-    """When the first run began that had a window of the request in it; 0 as long as they are not complete."""
-    ended: float = 0.0
-    """When the last one ended; 0 as long as they are not complete."""
+    __slots__ = ("asked", "begun", "ended")
+
+    def __init__(self) -> None:
+        self.asked = 0.0
+        """When the scheduler was asked; 0 as long as it has not been."""
+        self.begun = 0.0
+        """When the first run began that had a window of the request in it; 0 as long as none has."""
+        self.ended = 0.0
+        """When the last one ended; 0 as long as they are not complete."""
+
+
+Tell = Callable[["Request", BaseException | None], None]
+"""Told that a request is complete, or why it never will be."""
 
 
 class Scheduler:
@@ -203,43 +210,84 @@ class Scheduler:
             ShuttingDown: `close` has been called.
             Exception: whatever `model.run` raised.
         """
+        if not windows:
+            return np.empty((0, horizon, model.features), np.float32)
+        future = asyncio.get_running_loop().create_future()
+
+        def tell(_: Request, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                # Looked at here, for nobody may be left who would: a caller can be cancelled before it hears of it.
+                future.exception()
+
+        request = self.begin(
+            model, windows, horizon, tell, seconds=seconds, scales=scales, known=known, times=times, client=client
+        )
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.give_up(request)
+            raise
+        return request.forecasts
+
+    def begin(
+        self,
+        model: Model,
+        windows: Sequence[Values],
+        horizon: int,
+        tell: Tell,
+        *,
+        seconds: float | None = None,
+        scales: Values | None = None,
+        known: Sequence[Values] | None = None,
+        times: Times | None = None,
+        client: int = 0,
+    ) -> "Request":
+        """Take a request on as `forecast` does, and have its end told, in a later turn of the loop, not waited for.
+
+        It must have a window. `tell` must not raise.
+
+        Raises:
+            Overloaded: as `forecast` says.
+            ShuttingDown: `close` has been called.
+        """
         if self._closing:
             raise ShuttingDown("the service is shutting down and takes no new forecasts")
-        loop = self._loop = self._loop or asyncio.get_running_loop()
         key = id(model)
         lane = self._lanes.get(key) or self._away.get(key)
-        work = _work(model, windows, horizon)
-        if (self._lanes or self._away) and windows:
-            self._check_is_bearable(lane, work, math.inf if seconds is None else seconds, client)
-        deadline = math.inf if seconds is None else loop.time() + seconds
-        request = _Request(windows, horizon, model, deadline, loop.create_future(), scales, known)
+        if seconds is None:
+            seconds = math.inf
+        asked = perf_counter()
+        request = Request(windows, horizon, model, asked + seconds, tell, scales, known, times)
+        work = request.work
+        if self._lanes or self._away:
+            self._check_is_bearable(lane, work, seconds, client)
         if times is not None:
-            times.asked = perf_counter()
-        if not windows:
-            return request.forecasts
+            times.asked = asked
         if lane is None:
-            lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds)
-        lane.welcome(request, work)
-        steps = work.prefill + work.decode
-        self._shares.add(client, steps)
+            lane = self._lanes[key] = _Lane(model, self._max_batch, self._inline_seconds, self._shares)
+        lane.welcome(request, client)
         self._comers += 1
         if not self._turn_is_due and self._lanes:
             if self._idle.is_set():
                 self._idle.clear()
-                self._moment = perf_counter()
+                self._moment = asked
             self._turn_is_due = True
+            loop = self._loop = self._loop or asyncio.get_running_loop()
             loop.call_soon(self._turn, loop)
-        try:
-            await request.future
-        except asyncio.CancelledError:
+        return request
+
+    def give_up(self, request: "Request", error: BaseException | None = None) -> None:
+        """Stop working for somebody who is gone; where there is an error, they are told."""
+        if not request.is_done:
+            request.lane.drop(request)
             self._cancelled.add()
-            lane.disturbed = True
-            raise
-        finally:
-            self._shares.remove(client, steps)
-        if times is not None:
-            times.begun, times.ended = request.begun, request.ended
-        return request.forecasts
+            if error is not None:
+                request.tell(request, error)
 
     def least_seconds(self, model: Model, horizon: int, client: int = 0) -> float:
         """How long a client's window so far ahead would take at the least; 0 where nothing is under way."""
@@ -312,7 +360,7 @@ class Scheduler:
         key = next(iter(self._lanes))
         lane = self._lanes.pop(key)
         try:
-            lane.expire(loop.time(), self._expired)
+            lane.expire(perf_counter(), self._expired)
             batch = lane.next_batch()
             if batch is not None:
                 self._rows_run.observe(batch.size)
@@ -351,14 +399,15 @@ class Scheduler:
         self.is_crowded = lane.backlog.rows > _CROWD or (self.is_crowded and len(self._lanes) + len(self._away) > 1)
         if lane.has_changed:
             lane.has_changed = False
-            windows, steps = lane.under_way()
+            windows, steps = 0, 0.0
             for others in (self._lanes, self._away):
                 for other in others.values():
-                    if other is not lane:
-                        more, longer = other.under_way()
-                        windows, steps = windows + more, steps + longer
+                    windows, steps = windows + other.windows, steps + other.steps
             self._windows.set(windows)
             self._steps.set(steps)
+        # Before the next turn, which answers would otherwise wait for, and now that whoever is told may ask again.
+        for request, error in lane.told():
+            request.tell(request, error)
         if self._lanes and not self._turn_is_due:
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)
@@ -366,30 +415,36 @@ class Scheduler:
             self._idle.set()
 
 
-class _Request:
+class Request:
     """The windows of one call, handed out in order of length so that equal ones are prefilled together."""
 
     __slots__ = (
-        "_are_of_one_length",
         "_context_length",
+        "_features",
+        "_forecasts",
         "_given_out",
         "_known",
+        "_length_of_all",
         "_order",
         "_windows",
-        "begun",
+        "client",
         "deadline",
-        "ended",
-        "forecasts",
-        "future",
         "horizon",
+        "is_done",
+        "lane",
         "missing",
         "scales",
         "steps_each",
         "steps_left",
+        "tell",
+        "times",
         "turn",
         "under_way",
         "waiting",
+        "work",
     )
+    lane: "_Lane"
+    """Where its windows are run."""
 
     def __init__(
         self,
@@ -397,39 +452,52 @@ class _Request:
         horizon: int,
         model: Model,
         deadline: float,
-        future: asyncio.Future[None],
+        tell: Tell,
         scales: Values | None,
         known: Sequence[Values] | None,
+        times: Times | None,
     ) -> None:
         self.horizon = horizon
         self.deadline = deadline
-        self.future = future
+        self.tell = tell
+        self.times = times
+        self.is_done = False
+        """Whether it is complete, has failed, or was given up."""
+        self.client = 0
+        """Whose it is."""
         self.missing = len(windows)
         self.scales = scales
         self.under_way = 0
         self.waiting = False
-        self.begun = 0.0
-        """When its first run began."""
-        self.ended = 0.0
-        """When its last one ended, of those that have ended."""
-        self.steps_left = 0
-        """Time steps of the windows that have not been handed out."""
         self.turn = 0
         """How many of them run before others have their turn."""
-        self.forecasts: Values = np.empty((len(windows), horizon, model.features), np.float32)
+        self._forecasts: Values | None = None
+        self._features = model.features
         self._windows = windows
         self._known = known
-        self._context_length = model.context_length
+        self._context_length = context = model.context_length
         self._order: Sequence[int] = range(len(windows))
-        self._are_of_one_length = len(windows) < 2 or len({len(window) for window in windows}) == 1
-        if not self._are_of_one_length:
-            self._order = sorted(self._order, key=self._length)
-            length = sum(map(self._length, self._order)) / len(windows)
+        self._length_of_all: int | None = None
+        """What every window is long, cut to the context; None where they differ."""
+        rows, first = len(windows), len(windows[0])
+        if rows == 1 or len({len(window) for window in windows}) == 1:
+            self._length_of_all = first = min(first, context)
+            steps = rows * first
         else:
-            length = self._length(0) if windows else 0
-        self.steps_each = length + horizon - 1
+            self._order = sorted(self._order, key=self._length)
+            steps = sum(map(self._length, self._order))
+        self.work = Work(rows, steps, rows * (horizon - 1)) if model.state_size else Work(rows, steps * horizon, 0)
+        self.steps_left = steps
+        """Time steps of the windows that have not been handed out."""
+        self.steps_each = steps / rows + horizon - 1
         """Time steps that a window and its forecast take, on average."""
         self._given_out = 0
+
+    @property
+    def forecasts(self) -> Values:
+        """(windows, horizon, features): the forecasts, once it is complete."""
+        assert self._forecasts is not None, "nothing has been forecast yet"
+        return self._forecasts
 
     @property
     def windows(self) -> int:
@@ -446,14 +514,17 @@ class _Request:
         """The length, cut to the context, of the windows to be prefilled next; None where all have been."""
         if self._given_out == len(self._order):
             return None
-        return self._length(self._order[self._given_out])
+        return self._length_of_all or self._length(self._order[self._given_out])
 
     def take(self, length: int, most: int) -> "_Group":
         """Hand out up to `most` windows of a length, at least one."""
         begin, most = self._given_out, min(len(self._order), self._given_out + most)
-        end = most if self._are_of_one_length else begin + 1
-        while end < most and self._length(self._order[end]) == length:
-            end += 1
+        if self._length_of_all is not None:
+            end = most
+        else:
+            end = begin + 1
+            while end < most and self._length(self._order[end]) == length:
+                end += 1
         self._given_out = end
         self.under_way += end - begin
         self.steps_left -= length * (end - begin)
@@ -461,25 +532,22 @@ class _Request:
 
     def window(self, place: int) -> Values:
         """The part of a window that the model uses."""
-        return end_of(self._windows[place], self._context_length)
+        window = self._windows[place]
+        return window if len(window) <= self._context_length else end_of(window, self._context_length)
 
     def known(self, place: int) -> Values:
         """What is known of the step after each of the part of a window that the model uses, and of all to come."""
         assert self._known is not None, "a model that takes what is known is given it"
         return self._known[place][-(self._length(place) + self.horizon - 1) :]
 
-    def complete(self, windows: int) -> None:
-        """Know that so many more windows have all their steps; the last ones answer the request."""
-        self.under_way -= windows
-        self.missing -= windows
-        if not self.missing and not self.future.done():
-            self.future.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-            # Looked at here, for nobody may be left who would: a caller can be cancelled before it hears of it.
-            self.future.exception()
+    def put(self, places: "slice | list[int]", begin: int, block: Values) -> None:
+        """Take steps from `begin` on, (size, steps, features), of the forecasts of some windows."""
+        if self._forecasts is None:
+            if block.shape[:2] == (len(self._order), self.horizon):
+                self._forecasts = block
+                return
+            self._forecasts = np.empty((len(self._order), self.horizon, self._features), np.float32)
+        self._forecasts[places, begin : begin + block.shape[1]] = block
 
     def _length(self, place: int) -> int:
         return min(len(self._windows[place]), self._context_length)
@@ -493,7 +561,7 @@ class _Group:
 
     __slots__ = ("_index", "places", "remaining", "request", "size")
 
-    def __init__(self, request: _Request, places: Sequence[int]) -> None:
+    def __init__(self, request: Request, places: Sequence[int]) -> None:
         self.request = request
         self.places = places
         self.size = len(places)
@@ -503,14 +571,12 @@ class _Group:
 
     @property
     def wanted(self) -> bool:
-        return self.remaining > 0 and not self.request.future.done()
+        return self.remaining > 0 and not self.request.is_done
 
     def put(self, block: Values) -> None:
         """Take the next steps, (size, steps, features), of the forecasts."""
-        steps = block.shape[1]
-        begin = self.request.horizon - self.remaining
-        self.request.forecasts[self._index, begin : begin + steps] = block
-        self.remaining -= steps
+        self.request.put(self._index, self.request.horizon - self.remaining, block)
+        self.remaining -= block.shape[1]
 
     def put_scale(self, scale: Values) -> None:
         """Take the scales, (size, features), of the windows."""
@@ -573,7 +639,7 @@ class _Batch:
         else:
             self._values = slide(self._values, forecast, model.context_length)
 
-    def deal(self) -> list[tuple[_Request, int]]:
+    def deal(self) -> list[tuple[Request, int]]:
         """Give every group the steps put aside; return what is not finite of them, as requests and places."""
         if not self._steps:
             return []
@@ -584,7 +650,7 @@ class _Batch:
             group.put(block[begin : begin + group.size])
             begin += group.size
         self._due = min([group.remaining for group in self.groups])
-        if np.isfinite(block).all():
+        if np.logical_and.reduce(np.isfinite(block), axis=None):
             return []
         rows = [(group.request, place) for group in self.groups for place in group.places]
         return [row for row, steps in zip(rows, block, strict=True) if not np.isfinite(steps).all()]
@@ -594,11 +660,12 @@ class _Batch:
         wanted = [group.wanted for group in self.groups]
         if all(wanted):
             return
+        if not any(wanted):
+            self.groups, self.size = [], 0
+            return
         kept = np.repeat(wanted, [group.size for group in self.groups])
         self.groups = [group for group in self.groups if group.wanted]
         self.size = sum([group.size for group in self.groups])
-        if not self.groups:
-            return
         self._keep(kept)
         self._due = min([group.remaining for group in self.groups])
 
@@ -684,11 +751,17 @@ class _InformedBatch(_Batch):
 class _Lane:
     """The forecasts of one model."""
 
-    def __init__(self, model: Model, max_batch: int, inline_seconds: float) -> None:
-        self.disturbed = False
-        """Whether a request has failed or was cancelled since the last turn."""
+    def __init__(self, model: Model, max_batch: int, inline_seconds: float, shares: Shares) -> None:
         self.has_changed = False
         """Whether windows have come or gone since it was last looked at."""
+        self.windows = 0
+        """Windows whose forecasts are not complete."""
+        self.steps = 0.0
+        """All time steps of them and of their forecasts."""
+        self._disturbed = False
+        """Whether a request has failed or was given up since the last turn."""
+        self._shares = shares
+        self._told: list[tuple[Request, BaseException | None]] = []
         self._model = model
         self._kind = _InformedBatch if model.known else _Batch
         self._max_batch = max_batch
@@ -697,9 +770,9 @@ class _Lane:
         self._inline_seconds = inline_seconds
         self.backlog = Backlog(model.pace, _STEPS_PREFILLED, max_batch, slides=not model.state_size)
         self._expected_seconds = 0.0
-        self._live: set[_Request] = set()
+        self._live: set[Request] = set()
         self._deadline = math.inf
-        self._waiting: dict[int, deque[_Request]] = {}
+        self._waiting: dict[int, deque[Request]] = {}
         self._decoding: deque[_Batch] = deque()
         self._prefilled_last = False
 
@@ -707,37 +780,42 @@ class _Lane:
     def busy(self) -> bool:
         return bool(self._waiting or self._decoding)
 
-    def under_way(self) -> tuple[int, float]:
-        """Windows whose forecasts are not complete, and all time steps of them and their forecasts."""
-        windows, steps = 0, 0.0
-        for request in self._live:
-            if not request.future.done():
-                windows += request.missing
-                steps += request.missing * request.steps_each
-        return windows, steps
+    def told(self) -> list[tuple[Request, BaseException | None]]:
+        """The requests that have come to their end since the last look, whose end is to be told."""
+        told, self._told = self._told, []
+        return told
 
-    def welcome(self, request: _Request, work: Work) -> None:
-        """Take a new request."""
-        request.steps_left = work.prefill if self._model.state_size else work.prefill // request.horizon
+    def welcome(self, request: Request, client: int) -> None:
+        """Take a client's new request."""
+        request.lane = self
+        request.client, work = client, request.work
+        self._shares.add(client, work.prefill + work.decode)
         request.turn = self.backlog.add(work)
         self._live.add(request)
         self.has_changed = True
-        self._deadline = min(self._deadline, request.deadline)
+        self.windows += request.missing
+        self.steps += request.missing * request.steps_each
+        if request.deadline < self._deadline:
+            self._deadline = request.deadline
         self._admit(request)
+
+    def drop(self, request: Request) -> None:
+        """Let go of a request that is not wanted any more, at the next turn."""
+        self._disturbed = True
+        self._end(request)
 
     def expire(self, now: float, expired: Cell) -> None:
         """Fail the requests whose time is up, and count them."""
         if now < self._deadline:
             return
-        late = [request for request in self._live if request.deadline <= now and not request.future.done()]
-        for request in late:
+        for request in [request for request in self._live if request.deadline <= now and not request.is_done]:
             self._fail(request, DeadlineExceeded("the forecast was not complete in the time that the request had"))
             expired.add()
         self._deadline = min((request.deadline for request in self._live), default=math.inf)
 
     def next_batch(self) -> _Batch | None:
         """The batch whose turn it is, if there is any."""
-        if self.disturbed:
+        if self._disturbed:
             self._sweep()
         self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding_is_urgent)
         if not self._prefilled_last:
@@ -806,10 +884,10 @@ class _Lane:
         """Whether some of what decodes belongs to a request that waits for nothing else."""
         return any(not group.request.waiting for batch in self._decoding for group in batch.groups)
 
-    def _admit(self, request: _Request) -> None:
+    def _admit(self, request: Request) -> None:
         """Put a request in the queue of its next windows' length, if it has any and not too many under way."""
         length = request.next_length
-        if length is None or request.waiting or request.under_way >= self._max_under_way or request.future.done():
+        if length is None or request.waiting or request.under_way >= self._max_under_way or request.is_done:
             return
         request.waiting = True
         queue = self._waiting.get(length)
@@ -820,14 +898,14 @@ class _Lane:
 
     def _sweep(self) -> None:
         """Let go of everything that belongs to requests which have been failed or cancelled."""
-        self.disturbed = False
+        self._disturbed = False
         self.has_changed = True
-        self._live = {request for request in self._live if not request.future.done()}
+        self._live = {request for request in self._live if not request.is_done}
         for batch in self._decoding:
             batch.let_go()
         self._decoding = deque(batch for batch in self._decoding if batch.groups)
         queues = {
-            length: deque(request for request in queue if not request.future.done())
+            length: deque(request for request in queue if not request.is_done)
             for length, queue in self._waiting.items()
         }
         self._waiting = {length: queue for length, queue in queues.items() if queue}
@@ -903,45 +981,63 @@ class _Lane:
         self.has_changed = True
         batch.let_go()
         for group in complete:
-            request = group.request
-            request.ended = batch.ended
-            request.complete(group.size)
-            if request.missing:
-                self._admit(request)
-            else:
-                self._live.discard(request)
-                self.backlog.remove(request.windows, request.turn)
+            self._complete(group.request, group.size, batch.ended)
 
     def _fail_groups(self, groups: Sequence[_Group], error: BaseException) -> None:
         for group in groups:
             self._fail(group.request, error)
 
-    def _fail(self, request: _Request, error: BaseException) -> None:
-        request.fail(error)
+    def _complete(self, request: Request, windows: int, ended: float) -> None:
+        """Know that so many more windows of a request have all their steps; the last ones complete it."""
+        if request.is_done:
+            return
+        request.under_way -= windows
+        if windows < request.missing:
+            self._count_out(request, windows)
+            self._admit(request)
+            return
+        if request.times is not None:
+            request.times.ended = ended
         self._live.discard(request)
-        self.disturbed = True
+        self.backlog.remove(request.windows, request.turn)
+        self._end(request)
+        self._told.append((request, None))
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        self._disturbed = True
+        if not request.is_done:
+            self._live.discard(request)
+            self._end(request)
+            self._told.append((request, error))
+
+    def _end(self, request: Request) -> None:
+        request.is_done = True
+        self._shares.remove(request.client, request.work.prefill + request.work.decode)
+        self._count_out(request, request.missing)
+
+    def _count_out(self, request: Request, windows: int) -> None:
+        request.missing -= windows
+        self.windows -= windows
+        # To the last digit, for what is added up may be no whole number.
+        self.steps = self.steps - windows * request.steps_each if self.windows else 0.0
 
 
 def _note_begin(batch: _Batch) -> None:
     """Let the requests that a batch is the first of know when its run began."""
     batch.is_new = False
     for group in batch.groups:
-        if not group.request.begun:
-            group.request.begun = batch.begun
-
-
-def _work(model: Model, windows: Sequence[Values], horizon: int) -> Work:
-    """What a request asks of a model."""
-    rows, context = len(windows), model.context_length
-    steps = min(len(windows[0]), context) if rows == 1 else sum([min(len(window), context) for window in windows])
-    return Work(rows, steps, rows * (horizon - 1)) if model.state_size else Work(rows, steps * horizon, 0)
+        times = group.request.times
+        if times is not None and not times.begun:
+            times.begun = batch.begun
 
 
 def _stacked(windows: Sequence[Values]) -> Values:
     """Put windows of one length, (time, features), together as C-contiguous float32 (batch, time, features)."""
     if len(windows) == 1:
         return np.ascontiguousarray(windows[0], np.float32)[None]
-    return np.stack(windows, dtype=np.float32)
+    # One below the other and then cut apart: `np.stack` would make each of them three-dimensional first.
+    together = np.concatenate(windows, dtype=np.float32)
+    return together.reshape(len(windows), *windows[0].shape)
 
 
 def _side_by_side(rows: Sequence[Values]) -> Values:

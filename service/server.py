@@ -40,6 +40,23 @@ class Connections(ServerState):
         """Whether each answer ends its connection, for the server stops."""
         self.known: dict[bytes, Any] = {}
         """Heads of requests by their bytes: clients say the same again and again, and need not be read anew."""
+        self.exchanges: set[Any] = set()
+        """Requests that have no answer yet, and no task that works on it."""
+        self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+
+    @property
+    def default_lines(self) -> bytes:
+        """The headers that every answer has, as they are written; uvicorn makes them anew every second."""
+        headers, lines = self._written
+        if headers is not self.default_headers:
+            headers, lines = self.default_headers, b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
+            self._written = headers, lines
+        return lines
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are connections, or requests that have not been answered."""
+        return bool(self.connections or self.exchanges or self.tasks)
 
 
 class Server(uvicorn.Server):
@@ -131,11 +148,14 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await self._wait(self._drain_seconds, until_idle=True)
-        if self.server_state.tasks:
-            _log.warning("requests that were not answered in time: %d", len(self.server_state.tasks))
-            for task in self.server_state.tasks:
+        exchanges, tasks = list(self.server_state.exchanges), list(self.server_state.tasks)
+        if exchanges or tasks:
+            _log.warning("requests that were not answered in time: %d", len(exchanges) + len(tasks))
+            for exchange in exchanges:
+                exchange.stop()
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait(list(self.server_state.tasks), timeout=_LAST_WORDS_SECONDS)
+            await asyncio.wait([*tasks, asyncio.ensure_future(asyncio.sleep(0))], timeout=_LAST_WORDS_SECONDS)
         await self.lifespan.shutdown()
 
     def _refuse_new(self) -> None:
@@ -147,6 +167,6 @@ class Server(uvicorn.Server):
     async def _wait(self, seconds: float, *, until_idle: bool = False) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
         while not self.force_exit and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            if until_idle and not self.server_state.connections and not self.server_state.tasks:
+            if until_idle and not self.server_state.is_busy:
                 return
             await asyncio.sleep(min(left, _LOOK_SECONDS))

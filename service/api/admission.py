@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import ceil
 from typing import Final
 
-from service.api.headers import read_headers
+from service.api.headers import Wishes, read_headers
 from service.api.problems import answer_to
 from service.api.shortcut import Answered
 from service.api.state import Service
@@ -39,10 +39,10 @@ def check_is_in_time(service: Service, seconds: float, body: bytes, client: int)
         raise Overloaded(LATE, late)
 
 
-def time_of(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> float | None:
-    """The seconds that a request with these headers has; None where it is refused for what they say."""
+def wishes_of(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> Wishes | None:
+    """What a request's headers say; None where it is refused for that."""
     try:
-        return read_headers(headers, settings)[0]
+        return read_headers(headers, settings)
     except LeadtimeError:
         return None
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.api.body import too_large
 from service.errors import InvalidHeader, UnsupportedMediaType
@@ -16,12 +16,21 @@ _WEIGHT: Final = re.compile(rb";?\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|$)")
 _LONGEST_TIMEOUT: Final = 9  # digits of milliseconds: eleven days
 
 
-def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> tuple[float, bool, bool]:
+class Wishes(NamedTuple):
+    """What the headers of a request for a forecast say."""
+
+    seconds: float
+    """How long the answer may take."""
+    from_arrow: bool
+    """Whether the body is an Arrow stream and not JSON."""
+    to_arrow: bool
+    """Whether the answer is to be one."""
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> Wishes:
     """Check the headers of a request for a forecast.
 
-    Returns how many seconds its answer may take, whether its body is an Arrow stream and not JSON, and whether its
-    answer is to be one. A length that is announced is believed only where it is too large. The timeout asked for counts
-    up to the limit.
+    A length that is announced is believed only where it is too large. The timeout asked for counts up to the limit.
 
     Raises:
         UnsupportedMediaType: the body is declared to be other than JSON or an Arrow stream, or compressed.
@@ -46,7 +55,7 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> 
             seconds = min(seconds, _seconds(value))
         elif name == b"accept":
             accepted = accepted + b"," + value if accepted else value
-    return seconds, arrow, arrow if accepted in (b"", b"*/*") else _wants_arrow(accepted, arrow)
+    return Wishes(seconds, arrow, arrow if accepted in (b"", b"*/*") else _wants_arrow(accepted, arrow))
 
 
 def _is_arrow(content_type: bytes) -> bool:

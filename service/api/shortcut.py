@@ -5,20 +5,63 @@ to its answer; what it answers, errors included, is what the framework's way wou
 another origin takes the framework's way, where such may read answers.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.headers import Wishes
 from service.api.observation import Observed
 from service.api.policy import HEADERS, comes_from_a_page
 from service.api.problems import answer_to, reason_of
-from service.api.trip import trip_of
+from service.api.state import Service
+from service.api.trip import Trip, trip_of
 from service.errors import LeadtimeError
 
-Answer = Callable[[Scope, Receive], Awaitable[tuple[bytes, bytes]]]
-"""Answers a request, of whose scope it reads headers, client and state, with body and media type of a 200 or raises."""
+Content = tuple[bytes, bytes]
+"""Body and media type of a 200."""
+
+End = Callable[[Content | None, BaseException | None], None]
+"""Told of an answer, or why there is none."""
+
+
+class Inquiry(Protocol):
+    """A request on the short way, whose head has been read."""
+
+    def ask(self, body: bytes, end: End) -> bool:
+        """Have `end` told of the answer to this body, now or later; False where it takes `complete`.
+
+        Raises:
+            LeadtimeError: it cannot be answered; nothing will be told.
+        """
+
+    def give_up(self, error: LeadtimeError | None = None) -> None:
+        """Stop working on what was asked; where there is an error, that is what is told."""
+
+    async def complete(self, receive: Receive) -> Content:
+        """The answer, where `ask` told of none; raises why there is none."""
+
+
+class Answer(Protocol):
+    """Answers the requests to one path."""
+
+    async def __call__(self, scope: Scope, receive: Receive) -> Content:
+        """Answer a request, of whose scope it reads headers, client and state; raises why there is no answer."""
+
+    def inquire(
+        self,
+        service: Service,
+        headers: Sequence[tuple[bytes, bytes]],
+        client: tuple[str, int] | None,
+        trip: Trip | None,
+        wishes: Wishes | None = None,
+    ) -> Inquiry:
+        """Begin with a request's head; `wishes` is what its headers say, where that has been read before.
+
+        Raises:
+            LeadtimeError: it cannot be answered.
+        """
 
 
 class Answered(NamedTuple):
@@ -68,11 +111,19 @@ async def respond(answer: Answer, scope: Scope, receive: Receive) -> Answered:
         Exception: whatever failed that no client is told of.
     """
     try:
-        content, media_type = await answer(scope, receive)
+        body, media_type = await answer(scope, receive)
     except (LeadtimeError, ClientDisconnect) as error:
-        response = answer_to(error)
-        trip = trip_of(scope)
-        if trip is not None:
-            trip.refuse(reason_of(error), error)
-        return Answered(response.status_code, response.raw_headers, bytes(response.body))
-    return Answered(200, [(b"content-length", b"%d" % len(content)), (b"content-type", media_type)], content)
+        return refused(error, trip_of(scope))
+    return Answered(200, [(b"content-length", b"%d" % len(body)), (b"content-type", media_type)], body)
+
+
+def refused(error: LeadtimeError | ClientDisconnect, trip: Trip | None) -> Answered:
+    """The response that says why there is no answer.
+
+    Raises:
+        LeadtimeError: the error itself, where it is none that a client is told of.
+    """
+    response = answer_to(error)
+    if trip is not None:
+        trip.refuse(reason_of(error), error)
+    return Answered(response.status_code, response.raw_headers, bytes(response.body))

@@ -22,19 +22,32 @@ HUNG_UP: Final = 499
 class Trip(Times):
     """What is noted of one request on its way, beside the times of its forecasts."""
 
-    model: ServedModel | None = None
-    """The version that answers it, once that is known."""
-    refused: str = ""
-    """Why it was refused, in a word that may become a label."""
-    is_in_time: bool = False
-    """Whether it was found, before it was read, that it would not be late."""
-    status: int = 0
-    """What is counted in the place of the answer's status; 0 = that."""
+    __slots__ = (
+        "came",
+        "headers",
+        "is_in_time",
+        "method",
+        "model",
+        "refused",
+        "request_id",
+        "route",
+        "status",
+        "trace_id",
+    )
 
     def __init__(
         self, method: str, route: str, headers: Sequence[tuple[bytes, bytes]], correlation: Correlation
     ) -> None:
         """Begin with a request whose body has come."""
+        self.asked = self.begun = self.ended = 0.0
+        self.model: ServedModel | None = None
+        """The version that answers it, once that is known."""
+        self.refused = ""
+        """Why it was refused, in a word that may become a label."""
+        self.is_in_time = False
+        """Whether it was found, before it was read, that it would not be late."""
+        self.status = 0
+        """What is counted in the place of the answer's status; 0 = that."""
         self.method = method
         self.route = route
         self.headers = headers

@@ -42,11 +42,21 @@ def windows_for(
     Raises:
         InvalidRequest: a limit is passed, a row has not the model's number of columns, or a window is too short.
     """
-    raw = [request.window] if request.window is not None else request.windows or []
     features, kept = len(metadata.features), steps or metadata.context_length
-    check_limits(len(raw), horizon, features, settings)
     columns = features + len(metadata.exogenous)
     shortest, longest = metadata.minimum_window, settings.max_window_length
+    single = request.window
+    if (
+        single is not None
+        and columns == 1
+        and horizon <= settings.max_horizon
+        and shortest <= len(single) <= longest
+        and not isinstance(single[0], list)
+    ):
+        # Most requests are no more than this, and are spared what follows.
+        return Windows([np.array(single[-kept:], np.float32)[:, None]], [False])
+    raw = [single] if single is not None else request.windows or []
+    check_limits(len(raw), horizon, features, settings)
     for window in raw:
         if not (shortest <= len(window) <= longest and _fits(window, columns)):
             raise InvalidRequest(list(islice(_faults(request, raw, metadata, settings), FAULTS_AT_MOST)))

@@ -692,7 +692,7 @@ def test_windows_that_cannot_be_put_together_fail_their_request_alone(model: Rec
 
     async def work() -> None:
         scheduler = inline()
-        with pytest.raises(ValueError, match="same shape"):
+        with pytest.raises(ValueError, match="must match exactly"):
             await scheduler.forecast(model, [line(), np.ones((4, 2), np.float32)], 1)
         assert len(await scheduler.forecast(model, [line()], 1)) == 1
         await scheduler.close()
