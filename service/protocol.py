@@ -483,7 +483,7 @@ class Exchange(Trip):
         protocol, head = self._protocol, self.head
         service, wishes = protocol.service, head.wishes
         if service.scheduler.is_crowded and wishes is not None and not protocol.flow.write_paused:
-            client = service.access.client_of(self.headers, protocol.client)
+            client = service.access.client_of(wishes.secrets, protocol.client)
             late = refusal(service, wishes.seconds, self.body, client)
             if late is not None:
                 self.refused = OVERLOADED.name

@@ -3,7 +3,7 @@
 Without a file of keys nobody is asked for one, and the endpoints that change something are closed to all.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from service.errors import Forbidden, TooManyRequests, Unauthenticated
@@ -40,10 +40,10 @@ class Access:
         self._anonymous = anonymous
         self._limiter = limiter
 
-    def admit(self, scope: ScopeName, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> int:
-        """Let a request pass that an endpoint of this scope may answer, and count it; return its client's number.
+    def admit(self, scope: ScopeName, secrets: Iterable[bytes], client: tuple[str, int] | None) -> int:
+        """Let a request with these secrets pass that an endpoint of this scope may answer, and count it.
 
-        That is its key's, or where there are no keys that of its address.
+        Returns its client's number: that is its key's, or where there are no keys that of its address.
 
         Raises:
             Unauthenticated: it has no key that is known.
@@ -56,7 +56,7 @@ class Access:
                 raise Forbidden("this needs a key with the scope admin, and LEADTIME_KEYS names no file of keys", scope)
             return self._count_anonymous(client)
         presented = False
-        for secret in _secrets(headers):
+        for secret in secrets:
             presented = True
             key = keyring.keys.find(secret)
             if key is not None:
@@ -68,10 +68,10 @@ class Access:
             raise Unauthenticated("this key is not known: it may have been taken back")
         raise Unauthenticated("this needs a key: send it with the header Authorization: Bearer, or X-API-Key")
 
-    def client_of(self, headers: Iterable[tuple[bytes, bytes]], client: tuple[str, int] | None) -> int:
+    def client_of(self, secrets: Iterable[bytes], client: tuple[str, int] | None) -> int:
         """The number of a request's client, as far as it is known without a check; else that of its address."""
         if self._keyring is not None:
-            for secret in _secrets(headers):
+            for secret in secrets:
                 key = self._keyring.keys.recall(secret)
                 if key is not None:
                     return key.number
@@ -95,13 +95,15 @@ class Access:
         return number
 
 
-def _secrets(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    """What is presented as a key."""
+def secrets_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    """What a request's headers present as keys."""
+    found: tuple[bytes, ...] = ()
     for name, value in headers:
         if name == b"x-api-key":
-            yield value
+            found += (value,)
         elif name == b"authorization" and value[:7].lower() == _BEARER:
-            yield value[7:].strip()
+            found += (value[7:].strip(),)
+    return found
 
 
 def _number(client: tuple[str, int] | None) -> int:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from service.api.access import secrets_of
 from service.api.body import too_large
 from service.errors import InvalidHeader, UnsupportedMediaType
 from service.settings import Settings
@@ -25,6 +26,8 @@ class Wishes(NamedTuple):
     """Whether the body is an Arrow stream and not JSON."""
     to_arrow: bool
     """Whether the answer is to be one."""
+    secrets: tuple[bytes, ...]
+    """What is presented as keys."""
 
 
 def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> Wishes:
@@ -55,7 +58,8 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> 
             seconds = min(seconds, _seconds(value))
         elif name == b"accept":
             accepted = accepted + b"," + value if accepted else value
-    return Wishes(seconds, arrow, arrow if accepted in (b"", b"*/*") else _wants_arrow(accepted, arrow))
+    to_arrow = arrow if accepted in (b"", b"*/*") else _wants_arrow(accepted, arrow)
+    return Wishes(seconds, arrow, to_arrow, secrets_of(headers))
 
 
 def _is_arrow(content_type: bytes) -> bool:

@@ -13,6 +13,7 @@ import orjson
 from pydantic import TypeAdapter
 from starlette.types import Receive, Scope
 
+from service.api.access import secrets_of
 from service.api.admission import check_is_in_time
 from service.api.arrow import Table, read_request, write_answer
 from service.api.body import read_body
@@ -74,7 +75,8 @@ class Inquiries:
         Raises:
             LeadtimeError: it cannot be answered.
         """
-        number = service.access.admit("forecast", headers, client)
+        secrets = secrets_of(headers) if wishes is None else wishes.secrets
+        number = service.access.admit("forecast", secrets, client)
         if wishes is None:
             wishes = read_headers(headers, service.settings)
         return Inquiry(service, self._schema, self._is_one_step, headers, number, wishes, trip)

@@ -19,6 +19,7 @@ from service.api.trip import OTHER, Trip
 from service.log import MARKS
 from service.metrics import Cell, Histograms, Metrics, TooManyMetrics
 from service.scheduler import REQUESTS_REFUSED
+from service.versions import ServedModel
 
 REQUESTS: Final = "leadtime_requests"
 REQUEST_SECONDS: Final = "leadtime_request_seconds"
@@ -49,6 +50,8 @@ class Observer:
         self._journal = journal
         self._tracing = tracing
         self._books: dict[tuple[str, str, str, int], _Book] = {}
+        self._last: tuple[str, ServedModel | None, int, _Book] | None = None
+        """The route, version, status and book of the last request: mostly the next one's, and found without a key."""
         self.watches = metrics is not None or journal is not None or tracing is not None
         """Whether anything is noted at all."""
 
@@ -56,11 +59,11 @@ class Observer:
         """Note a request whose answer is out."""
         ended = perf_counter()
         if self._metrics is not None:
-            model = trip.model
-            key = (trip.route, "", "", status) if model is None else (trip.route, model.name, model.version, status)
-            book = self._books.get(key)
-            if book is None:
-                book = self._books[key] = self._open(self._metrics, key)
+            last = self._last
+            if last is not None and last[0] is trip.route and last[1] is trip.model and last[2] == status:
+                book = last[3]
+            else:
+                book = self._book(self._metrics, trip, status)
             book.requests.add()
             if book.times is None:
                 if trip.refused not in _COUNTED:
@@ -85,6 +88,15 @@ class Observer:
         """Send the traces that are left."""
         if self._tracing is not None:
             self._tracing.close()
+
+    def _book(self, metrics: Metrics, trip: Trip, status: int) -> "_Book":
+        model = trip.model
+        key = (trip.route, "", "", status) if model is None else (trip.route, model.name, model.version, status)
+        book = self._books.get(key)
+        if book is None:
+            book = self._books[key] = self._open(metrics, key)
+        self._last = trip.route, model, status, book
+        return book
 
     def _open(self, metrics: Metrics, key: tuple[str, str, str, int]) -> "_Book":
         route, model, version, status = key

@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.access import SCOPES
+from service.api.access import SCOPES, secrets_of
 from service.api.state import service_of
 
 
@@ -27,7 +27,7 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             scope = request.scope
-            service_of(request).access.admit(asked, scope["headers"], scope.get("client"))
+            service_of(request).access.admit(asked, secrets_of(scope["headers"]), scope.get("client"))
             return await handler(request)
 
         return guarded

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.api.access import Access
+from service.api.access import Access, secrets_of
 from service.keys import Keyring, add_key
 from service.limits import Limiter, address_number, client_number
 
@@ -22,9 +22,13 @@ def limiter() -> Iterator[Limiter]:
 def test_without_keys_a_client_is_an_address_whatever_it_sends(limiter: Limiter) -> None:
     access = Access(None, None, limiter)
     headers = [(b"x-api-key", b"anything")]
-    assert access.admit("forecast", headers, HERE) == access.client_of(headers, HERE) == address_number(HERE[0])
-    assert access.client_of(headers, THERE) != access.client_of(headers, HERE)
-    assert access.client_of(headers, None) == access.client_of([], None)
+    assert (
+        access.admit("forecast", secrets_of(headers), HERE)
+        == access.client_of(secrets_of(headers), HERE)
+        == address_number(HERE[0])
+    )
+    assert access.client_of(secrets_of(headers), THERE) != access.client_of(secrets_of(headers), HERE)
+    assert access.client_of(secrets_of(headers), None) == access.client_of([], None)
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key"])
@@ -35,13 +39,13 @@ def test_a_key_is_one_client_wherever_it_comes_from_once_it_was_checked(
     access = Access(Keyring(tmp_path / "keys.toml"), None, limiter)
     value = f"Bearer {secret}" if header == "authorization" else secret
     headers = [(b"host", b"x"), (header.encode(), value.encode())]
-    assert access.client_of(headers, HERE) == address_number(HERE[0])
-    key = access.admit("forecast", headers, HERE)
-    assert key == access.client_of(headers, HERE) == access.client_of(headers, THERE)
+    assert access.client_of(secrets_of(headers), HERE) == address_number(HERE[0])
+    key = access.admit("forecast", secrets_of(headers), HERE)
+    assert key == access.client_of(secrets_of(headers), HERE) == access.client_of(secrets_of(headers), THERE)
     assert key not in (address_number(HERE[0]), address_number(THERE[0]), client_number(""))
 
 
 def test_a_key_that_is_not_known_is_an_address(limiter: Limiter, tmp_path: Path) -> None:
     add_key(tmp_path / "keys.toml", "dashboard", ["forecast"])
     access = Access(Keyring(tmp_path / "keys.toml"), None, limiter)
-    assert access.client_of([(b"x-api-key", b"leadtime_unknown")], HERE) == address_number(HERE[0])
+    assert access.client_of([b"leadtime_unknown"], HERE) == address_number(HERE[0])
