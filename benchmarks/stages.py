@@ -30,8 +30,9 @@ from service.app import create_app
 from service.engine import Engine
 from service.pace import Pace
 from service.protocol import BoundedProtocol
-from service.scheduler import Request, Scheduler
+from service.scheduler import Scheduler
 from service.schemas import ForecastRequest
+from service.sequences import Request
 from service.server import Connections
 from service.settings import Settings
 from service.versions import ServedModel

@@ -578,13 +578,16 @@ class Exchange(Trip):
     def _write_parts(self, status: int, lines: bytes, body: bytes) -> None:
         protocol = self._protocol
         # Counted first: what is answered has been counted, whatever becomes of this process.
-        protocol.observer.finish(self, status)
+        observer = protocol.observer
+        ended = observer.count(self, status)
         end = _END_OF_ALIVE if self.keep_alive else _END_OF_LAST
         head = STATUS_LINE[status], protocol.server_state.default_lines, lines, _REQUEST_ID_IS, self.request_id, end
         protocol.transport.write(b"".join((*head, body)))
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()
+        if observer.tells:
+            observer.tell(self, status, ended)
         protocol.on_response_complete()
 
 

@@ -30,8 +30,8 @@ from service.api.trip import Trip, trip_of
 from service.api.windows import Windows, windows_for
 from service.errors import Fault, ForecastOutOfRange, InvalidRequest, LeadtimeError, ShuttingDown
 from service.routing import answering
-from service.scheduler import Request
 from service.schemas import ForecastRequest, MultiStepRequest
+from service.sequences import Request
 from service.versions import ServedModel
 from service.window import Values
 

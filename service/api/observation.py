@@ -1,8 +1,9 @@
 """What is noted of every request: counts and times for Prometheus, a line in the log, a trace.
 
-A request is noted once, when its answer is out, from the few times that were taken on its way. Cells to count in are
-looked up by route, model, version and status, and bound when such a request comes for the first time; what a client
-names never becomes a label before it has been found.
+A request is counted once, when its answer is ready and yet to be written, from the few times that were taken on its
+way: what has been answered has been counted, even by a worker that is killed. It is logged and traced behind its
+answer. Cells to count in are looked up by route, model, version and status, and bound when such a request comes for the
+first time; what a client names never becomes a label before it has been found.
 """
 
 import logging
@@ -52,11 +53,11 @@ class Observer:
         self._books: dict[tuple[str, str, str, int], _Book] = {}
         self._last: tuple[str, ServedModel | None, int, _Book] | None = None
         """The route, version, status and book of the last request: mostly the next one's, and found without a key."""
-        self.watches = metrics is not None or journal is not None or tracing is not None
-        """Whether anything is noted at all."""
+        self.tells = journal is not None or tracing is not None
+        """Whether anything is told beside the counts."""
 
-    def finish(self, trip: Trip, status: int) -> None:
-        """Note a request whose answer is out."""
+    def count(self, trip: Trip, status: int) -> float:
+        """Count a request whose answer is ready, or that will have none; return the time."""
         ended = perf_counter()
         if self._metrics is not None:
             last = self._last
@@ -73,6 +74,10 @@ class Observer:
                 book.times.observe(ended - came, asked - came, begun - asked, done - begun)
             else:
                 book.times.observe(ended - trip.came)
+        return ended
+
+    def tell(self, trip: Trip, status: int, ended: float) -> None:
+        """Log and trace a request that was counted at a time, as far as it is wanted."""
         if self._tracing is not None:
             trip.trace_id = self._tracing.record(trip, status, ended) or trip.trace_id
         if self._journal is not None and self._journal.takes(status):
@@ -83,6 +88,10 @@ class Observer:
         trip = Trip("", OTHER, (), NONE)
         trip.refused = reason
         self.finish(trip, status)
+
+    def finish(self, trip: Trip, status: int) -> None:
+        """Count a request and tell of it."""
+        self.tell(trip, status, self.count(trip, status))
 
     def close(self) -> None:
         """Send the traces that are left."""
@@ -146,7 +155,14 @@ class Observed:
         trip = Trip(scope["method"], OTHER, scope["headers"], read_correlation(scope["headers"]))
         scope["trip"] = trip
         MARKS.set(trip.marks)
-        status = 500
+        status, ended = 500, 0.0
+
+        def count() -> None:
+            nonlocal status, ended
+            if trip.route is OTHER:
+                trip.route = getattr(scope.get("route"), "path_format", OTHER)
+            status = trip.status or status
+            ended = observer.count(trip, status)
 
         async def receive_more() -> Message:
             message = await receive()
@@ -159,12 +175,13 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID.decode()] = trip.request_id.decode()
+            elif not message.get("more_body", False):
+                count()
             await send(message)
 
         try:
             await self._app(scope, receive_more, send_more)
         finally:
-            if observer.watches:
-                if trip.route is OTHER:
-                    trip.route = getattr(scope.get("route"), "path_format", OTHER)
-                observer.finish(trip, trip.status or status)
+            if not ended:
+                count()
+            observer.tell(trip, status, ended)

@@ -30,7 +30,7 @@ from service.errors import (
     UnreadableBody,
     UnsupportedMediaType,
 )
-from service.scheduler import NOT_FINITE
+from service.lane import NOT_FINITE
 from service.schemas import FAULTS_AT_MOST
 
 MEDIA_TYPE: Final = "application/problem+json"

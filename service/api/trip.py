@@ -1,4 +1,4 @@
-"""A request on its way: what is noted of it, until its answer is out."""
+"""A request on its way: what is noted of it, until it has its answer."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from service.api.correlation import Correlation, new_request_id
 from service.log import Marks
-from service.scheduler import Times
+from service.sequences import Times
 from service.versions import ServedModel
 
 OTHER: Final = "other"

@@ -21,7 +21,8 @@ from service.engine import Engine
 from service.errors import ArtifactError, DeadlineExceeded, ForecastOutOfRange, Overloaded, ShuttingDown
 from service.metrics import Metrics, collect
 from service.pace import Pace
-from service.scheduler import QUEUE_STEPS, WINDOWS_UNDER_WAY, Model, Scheduler
+from service.scheduler import QUEUE_STEPS, WINDOWS_UNDER_WAY, Scheduler
+from service.sequences import Model
 from service.window import Values
 from tests.artifacts import Kind, write_artifact
 
