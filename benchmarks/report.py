@@ -295,6 +295,11 @@ def _workers(found: Mapping[str, Any]) -> str:
         else "This machine has two cores, so that the generator took its time from the two workers; one worker had a\n"
         "core of its own. The last column is the ratio for each core's worth of time that was left for the workers."
     )
+    if "gain_of_runs" in found:
+        limit += (
+            f"\nThe model alone, run on both cores at once without any server, ran "
+            f"{found['gain_of_runs']:.2f} times as often as on one."
+        )
     heads = ["", "one worker, /s", "two, /s", "ratio", "cores left for two", "ratio ÷ cores left"]
     return "\n".join(["## Two workers\n", limit + "\n", _table(heads, rows)])
 

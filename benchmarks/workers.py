@@ -1,24 +1,38 @@
-"""Two workers on two cores beside one worker on one."""
+"""Two workers on two cores beside one worker on one, and what a second core of this machine is worth to begin with.
 
+`python -m benchmarks.workers CORE SECONDS` runs the model on a core, without any server, once a line comes on standard
+input, and prints how often it did.
+"""
+
+import os
 import statistics
+import subprocess
+import sys
+import time
 from typing import Any, Final
 
+import numpy as np
+
 from benchmarks.load import Load, drive
-from benchmarks.questions import HORIZON, WINDOW, to_service
+from benchmarks.questions import HORIZON, ROOT, WINDOW, artifact, to_service
 from benchmarks.rates import Place
 from benchmarks.servers import service
+from service.engine import Engine
 
 _CONNECTIONS: Final = 32
+_ROWS: Final = 16
 
 
 def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str, Any] | None:
     """Measure both, in turns; None where the machine has one core.
 
     With fewer than three cores the generator takes its time from the workers. So the rate is also told per second of
-    CPU time that was left for the workers: how well a second worker uses what it gets.
+    CPU time that was left for the workers: how well a second worker uses what it gets. Cores may share what is below
+    them: what runs of the model alone gain from the second one is all that a server could.
     """
     if cores < 2 or place.server is None:
         return None
+    gains = [sum(_runs_on([0, 1], seconds)) / sum(_runs_on([0], seconds)) for _ in range(rounds)]
     found: dict[str, dict[str, Any]] = {}
     spare = cores > 2
     core = 2 if spare else None
@@ -38,7 +52,48 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
                         drive(server.port, question, connections=_CONNECTIONS, seconds=seconds, core=where)
                     )
         found[str(horizon)] = _summary(loads, spare, seconds)
-    return {"connections": _CONNECTIONS, "spare_core": spare, "horizons": found}
+    return {
+        "connections": _CONNECTIONS,
+        "spare_core": spare,
+        "gain_of_runs": statistics.median(gains),
+        "horizons": found,
+    }
+
+
+def _runs_on(cores: list[int], seconds: int) -> list[int]:
+    """How many runs processes do on some cores at the same time, one each."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.workers", str(core), str(seconds)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for core in cores
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()  # it is ready
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [int(process.communicate()[0]) for process in processes]
+
+
+def _count_runs(core: int, seconds: float) -> int:
+    os.sched_setaffinity(0, {core})
+    engine = Engine.open(artifact("uni"))
+    values = np.repeat(np.array(WINDOW, np.float32).reshape(1, -1, 1), _ROWS, axis=0)
+    engine.run(values)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    runs, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        engine.run(values)
+        runs += 1
+    return runs
 
 
 def _summary(loads: dict[int, list[Load]], spare: bool, seconds: int) -> dict[str, Any]:
@@ -53,3 +108,7 @@ def _summary(loads: dict[int, list[Load]], spare: bool, seconds: int) -> dict[st
         "cores_left_for_two": statistics.median(left),
         "ratio_per_core_left": statistics.median(ratio / have for ratio, have in zip(ratios, left, strict=True)),
     }
+
+
+if __name__ == "__main__":
+    print(_count_runs(int(sys.argv[1]), float(sys.argv[2])))

@@ -1,6 +1,6 @@
 """HEAD wherever there is GET, which routes of the framework leave out; probes ask that way."""
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadAsGet:
@@ -14,7 +14,11 @@ class HeadAsGet:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             # A copy, for by its own one the server knows what was asked.
             asked = {**scope, "method": "GET"}
-            await self._app(asked, receive, send)
-            scope["route"] = asked.get("route")
+
+            async def send_as_asked(message: Message) -> None:
+                scope["route"] = asked.get("route")  # which is counted before the answer ends
+                await send(message)
+
+            await self._app(asked, receive, send_as_asked)
             return
         await self._app(scope, receive, send)

@@ -175,7 +175,7 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID.decode()] = trip.request_id.decode()
-            elif not message.get("more_body", False):
+            elif not ended and not message.get("more_body", False):
                 count()
             await send(message)
 

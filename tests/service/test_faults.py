@@ -70,10 +70,9 @@ def test_any_json_is_taken_or_refused_with_pointers_that_lead_somewhere(body: An
 def test_any_bytes_are_taken_or_refused(body: bytes) -> None:
     try:
         taken = parse(ONE_STEP, body)
-    except (InvalidRequest, UnreadableBody) as refused:
-        assert str(refused)
-    else:
-        assert taken.window or taken.windows
+    except (InvalidRequest, UnreadableBody):
+        return
+    assert taken.window or taken.windows
 
 
 bad_elements: st.SearchStrategy[object] = (
