@@ -45,11 +45,13 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
                 for workers, server, other in ((1, one, two), (2, two, one)):
                     other.pause()
                     server.resume()
-                    drive(server.port, question, connections=_CONNECTIONS, seconds=1, core=core)
+                    # As many for each worker, so that their batches are alike.
+                    connections = _CONNECTIONS * workers
+                    drive(server.port, question, connections=connections, seconds=1, core=core)
                     # One worker leaves the other core to the generator.
                     where = core if spare or workers == 2 else place.generator
                     loads[workers].append(
-                        drive(server.port, question, connections=_CONNECTIONS, seconds=seconds, core=where)
+                        drive(server.port, question, connections=connections, seconds=seconds, core=where)
                     )
         found[str(horizon)] = _summary(loads, spare, seconds)
     return {
