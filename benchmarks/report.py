@@ -7,7 +7,7 @@ from benchmarks import cache
 from benchmarks.observation import OFF, ON
 from benchmarks.peer import ONE_STEP, SEVERAL_STEPS
 from benchmarks.plot import draw, draw_overload
-from benchmarks.questions import HORIZON, ROOT
+from benchmarks.questions import ROOT
 from benchmarks.rates import ratio
 from benchmarks.results import kept
 from benchmarks.servers import CEILING, REFERENCE, SERVICE

@@ -32,6 +32,8 @@ class Work(NamedTuple):
     """Time steps of the windows, as far as they are used; of a window that is slid, again for each step ahead."""
     decode: int
     """Steps ahead that are decoded, over all rows."""
+    runs: int = 1
+    """How often each window is run: once, or where it is slid for each step ahead."""
 
 
 class Backlog:
@@ -84,7 +86,7 @@ class Backlog:
 
     def add(self, work: Work) -> int:
         """Take in what a request asks; return how many of its time steps run before others have their turn."""
-        turn = min(work.prefill, self.most_prefilled)
+        turn = min(work.prefill // work.runs, self.most_prefilled)
         self.rows += min(work.rows, self._most_rows)
         self.prefill += work.prefill
         self.decode += work.decode
@@ -104,14 +106,15 @@ class Backlog:
         """How long it takes until a request that came now would be complete, its wait taken `caution` times as long.
 
         It has each of its turns after one of each of the others, and then decodes beside all of them, while windows of
-        those that come later are prefilled. What slides advances side by side, those that come later with it.
+        those that come later are prefilled. What slides advances side by side to its end, those that come later with
+        it: in the place of each that is complete before, there will be another.
         """
         prefill_step, decode_step = self.prefill_step(work.prefill), self.decode_step(work.rows)
         own = work.prefill * prefill_step + work.decode * decode_step
-        turns = -(-work.prefill // self.most_prefilled)
-        first = self.turns if self._slides else min(self.prefill, self.turns)
-        if turns > 1:
-            first = min(turns * self.turns, max(first, self.prefill))
+        turns = work.runs * -(-work.prefill // work.runs // self.most_prefilled)
+        first = turns * self.turns
+        if not self._slides:
+            first = min(first, self.prefill)
         decode_run = 0.0 if self._slides else min(self.rows, self._most_rows) * decode_step
         before = first * (prefill_step + decode_run / self.most_prefilled)
         run = min(self.prefill, self.most_prefilled) * prefill_step

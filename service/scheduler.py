@@ -230,7 +230,7 @@ class Scheduler:
         lane = self._lanes.get(key) or self._away.get(key)
         if lane is not None and not lane.backlog.is_known:
             return 0.0
-        work = Work(1, 1, horizon - 1) if model.state_size else Work(1, horizon, 0)
+        work = Work(1, 1, horizon - 1) if model.state_size else Work(1, horizon, 0, horizon)
         return self._seconds_with(lane, work, client)
 
     def count_late(self) -> None:

@@ -147,7 +147,9 @@ class Request:
         else:
             self._order = sorted(self._order, key=self._length)
             steps = sum(map(self._length, self._order))
-        self.work = Work(rows, steps, rows * (horizon - 1)) if model.state_size else Work(rows, steps * horizon, 0)
+        self.work = (
+            Work(rows, steps, rows * (horizon - 1)) if model.state_size else Work(rows, steps * horizon, 0, horizon)
+        )
         self.steps_left = steps
         """Time steps of the windows that have not been handed out."""
         self.steps_each = steps / rows + horizon - 1

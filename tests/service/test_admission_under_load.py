@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import scheduler as scheduler_module
+from service import lane, scheduler
 from service.drift import Drift
 from service.errors import DeadlineExceeded, Overloaded
 from service.pace import Pace
@@ -75,11 +75,11 @@ class Outcome:
         return sum(taken <= DEADLINE for taken in self.answers)
 
 
-KINDS: dict[str, tuple[dict[str, Any], int]] = {
-    "slid": ({"state_size": 0, "context_length": 30, "run": 60e-6, "step": 0.7e-6}, 30),
-    "carried, large": ({"state_size": 1, "context_length": 384, "run": 100e-6, "step": 3e-6}, 192),
-}
-CAPACITY = {"slid": 1500.0, "carried, large": 1100.0}
+SLID: dict[str, Any] = {"state_size": 0, "context_length": 30, "run": 60e-6, "step": 0.7e-6}
+CARRIED: dict[str, Any] = {"state_size": 1, "context_length": 384, "run": 100e-6, "step": 3e-6}
+KINDS = {"slid": (SLID, 30, 24), "slid far": (SLID, 30, 96), "carried, large": (CARRIED, 192, 24)}
+"""Models, and the windows and horizons that they are asked for."""
+CAPACITY = {"slid": 1500.0, "slid far": 375.0, "carried, large": 1100.0}
 
 
 def offered(kind: str, times: float, monkeypatch: pytest.MonkeyPatch) -> Outcome:
@@ -90,18 +90,19 @@ def offered(kind: str, times: float, monkeypatch: pytest.MonkeyPatch) -> Outcome
 def shared(kind: str, loads: Sequence[float], monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """What becomes of the requests of clients that each send so many times the capacity, at random times."""
     clock = Clock()
-    monkeypatch.setattr(scheduler_module, "perf_counter", lambda: clock.now)
-    sizes, length = KINDS[kind]
+    for module in (scheduler, lane):
+        monkeypatch.setattr(module, "perf_counter", lambda: clock.now)
+    sizes, length, horizon = KINDS[kind]
     model = Costly(clock, **sizes)
     window = np.ones((length, 1), np.float32)
     outcomes = [Outcome() for _ in loads]
     rngs = [random.Random(client) for client in range(1, len(loads) + 1)]
 
     async def scenario() -> None:
-        scheduler, due, under_way = Scheduler(), [0.0] * len(loads), set[asyncio.Task[None]]()
+        forecasts, due, under_way = Scheduler(), [0.0] * len(loads), set[asyncio.Task[None]]()
 
         def would_be_late(client: int) -> bool:
-            return scheduler.is_crowded and scheduler.least_seconds(model, 24, client) > DEADLINE
+            return forecasts.is_crowded and forecasts.least_seconds(model, horizon, client) > DEADLINE
 
         async def ask(client: int, came: float) -> None:
             told, outcome = came > WARM, outcomes[client]
@@ -110,7 +111,7 @@ def shared(kind: str, loads: Sequence[float], monkeypatch: pytest.MonkeyPatch) -
                     clock.now += REFUSAL
                     raise Overloaded("unread")
                 clock.now += PARSE
-                await scheduler.forecast(model, [window], 24, seconds=DEADLINE, client=client)
+                await forecasts.forecast(model, [window], horizon, seconds=DEADLINE, client=client)
                 clock.now += ANSWER
                 if told:
                     outcome.answers.append(clock.now - came)
