@@ -4,9 +4,9 @@ Each is first asked as fast as it answers, which is its capacity; then it is off
 loop, with a deadline for each request. Both forecast with the same model, which slides its window, so that a forecast
 takes both about as long.
 
-A forecast of 96 steps takes some milliseconds, which is what there is to be lost. To refuse a request takes some tens of
-microseconds, half of them the kernel's for its bytes: five times as many requests as can be answered, of forecasts that
-take less than a millisecond each, would fill a tenth of the time by being refused.
+A forecast of 96 steps takes some milliseconds, which is what there is to be lost. To refuse a request takes some tens
+of microseconds, half of them the kernel's for its bytes: four times as many requests as can be answered, of forecasts
+that take less than a millisecond each, would fill a fifth of the time by being refused.
 """
 
 import json

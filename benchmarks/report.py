@@ -498,16 +498,16 @@ def _overload(found: Mapping[str, Any]) -> str:
         [
             "## Overload\n",
             "![Goodput and times of accepted requests under overload](overload.svg)\n",
-            f"What becomes of requests for {found['steps']} steps of a model that slides its window, when more are sent",
-            "than can be answered. Each server is asked by 64 connections as fast as it answers, its capacity,",
+            f"What becomes of requests for {found['steps']} steps of a model that slides its window, when more are",
+            "sent than can be answered. Each server is asked by 64 connections as fast as it answers, its capacity,",
             f"and then offered multiples of that, open loop, for {found['seconds']} s each: requests leave at random",
             "times that do not depend on answers, times count from then, and clients give up after four deadlines. An",
             f"answer is worth something within {found['deadline'] * 1000:.0f} ms, which the request says",
             "(`X-Request-Timeout-Ms`); goodput is the rate of those. The service refuses what would be late, with 503",
             "and `Retry-After` ([how](decisions/0021-refused-before-late.md)). FastAPI: the tutorial's `async def`.\n",
-            "A refusal takes some tens of microseconds of the core, half of them the kernel's, and so multiples of what",
-            "can be answered take the more of it the less a forecast takes: of 24 steps, 1.1 ms each, goodput at 5 × was",
-            "0.76 of its peak.\n",
+            "A refusal takes some tens of microseconds of the core, half of them the kernel's, and so multiples of",
+            "what can be answered take the more of it the less a forecast takes: of 24 steps, 1.1 ms each, goodput at",
+            "5 × was 0.85 of its peak.\n",
             _table(
                 [
                     *("server, capacity", "offered", "goodput, /s", "refused, /s", "504, /s", "lost, /s"),
