@@ -17,7 +17,7 @@ from service.keys import add_key
 ON: Final = "everything on"
 OFF: Final = "everything off"
 _CONNECTIONS: Final = (16, 64)
-_SHARE: Final = "0.01"
+_SHARE: Final = "0.001"
 
 
 def measured(place: Place, *, rounds: int, seconds: int, tell: Callable[[str], None] = print) -> dict[str, Any]:

@@ -318,7 +318,7 @@ def _observation(found: Mapping[str, Any]) -> str:
         for connections, about in by_connections.items()
     ]
     words = (
-        f"Metrics, JSON logs with {found['share_logged']:.0%} of the requests in them, and a key with each request, "
+        f"Metrics, JSON logs with {found['share_logged']:.1%} of the requests in them, and a key with each request, "
         "beside a service\nwithout any of that.\n"
     )
     return "\n".join(["## What watching costs\n", words, _table(["", "everything on, /s", "off, /s", "ratio"], rows)])

@@ -84,22 +84,33 @@ class Histogram:
 
 
 class Histograms:
-    """Several of them with the same bounds, of which each observation is one row."""
+    """Four of them with the same bounds, of which each observation is one row."""
 
-    __slots__ = ("_bounds", "_places", "_sum", "_values")
+    __slots__ = ("_bounds", "_cells", "_values")
 
     def __init__(self, values: "memoryview[float]", places: Sequence[int], bounds: Sequence[float]) -> None:
         self._values = values
-        self._places = places
+        self._cells = tuple((place, place + len(bounds) + 1) for place in places)
         self._bounds = bounds
-        self._sum = len(bounds) + 1
 
-    def observe(self, *observed: float) -> None:
-        """Count an observation of each, or of the first of them."""
-        values, bounds, to_sum = self._values, self._bounds, self._sum
-        for place, value in zip(self._places, observed, strict=False):
-            values[place + bisect_left(bounds, value)] += 1.0
-            values[place + to_sum] += value
+    def observe_first(self, value: float) -> None:
+        """Count an observation of the first of them alone."""
+        buckets, total = self._cells[0]
+        self._values[buckets + bisect_left(self._bounds, value)] += 1.0
+        self._values[total] += value
+
+    def observe(self, first: float, second: float, third: float, fourth: float) -> None:
+        """Count an observation of each: written out, which takes half the time of a loop."""
+        values, bounds = self._values, self._bounds
+        (first_buckets, first_sum), (second_buckets, second_sum), (third_buckets, third_sum), fourth_cells = self._cells
+        values[first_buckets + bisect_left(bounds, first)] += 1.0
+        values[first_sum] += first
+        values[second_buckets + bisect_left(bounds, second)] += 1.0
+        values[second_sum] += second
+        values[third_buckets + bisect_left(bounds, third)] += 1.0
+        values[third_sum] += third
+        values[fourth_cells[0] + bisect_left(bounds, fourth)] += 1.0
+        values[fourth_cells[1]] += fourth
 
 
 class Metrics:
@@ -149,7 +160,7 @@ class Metrics:
         return Histogram(self.values, self._place(key), key.bounds)
 
     def histograms(self, names: Sequence[str], bounds: Sequence[float], **labels: str) -> Histograms:
-        """How large several things were each time, counted together; raises as `counter`."""
+        """How large four things were each time, counted together; raises as `counter`."""
         keys = [Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds)) for name in names]
         return Histograms(self.values, [self._place(key) for key in keys], tuple(bounds))
 

@@ -73,7 +73,7 @@ class Observer:
                 came, asked, begun, done = trip.came, trip.asked, trip.begun, trip.ended
                 book.times.observe(ended - came, asked - came, begun - asked, done - begun)
             else:
-                book.times.observe(ended - trip.came)
+                book.times.observe_first(ended - trip.came)
         return ended
 
     def tell(self, trip: Trip, status: int, ended: float) -> None:
