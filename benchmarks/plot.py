@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 
 _OURS: Final = "Leadtime"
 _REFERENCE: Final = "bare reference"
@@ -39,6 +40,9 @@ def draw_overload(found: Mapping[str, Any], path: Path) -> None:
         accepted.axhline(milliseconds, color=_OTHERS, linestyle="--", linewidth=1, zorder=0)
         accepted.text(0.5, milliseconds, "deadline", va="bottom", fontsize=8.5)
         accepted.set_yscale("log")
+        accepted.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        accepted.yaxis.set_major_formatter("{x:g}")
+        accepted.yaxis.set_minor_formatter(NullFormatter())
         goodput.set_ylim(0)
         goodput.set_title("Answers in time, as a share of the capacity", loc="left", fontweight="bold")
         accepted.set_title("99 % of the answers came within, ms", loc="left", fontweight="bold")
