@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
+from benchmarks.accuracy.protocols import PROTOCOLS
 from benchmarks.accuracy.results import COVERAGE, OURS, RESULTS, kept
 from benchmarks.accuracy.tables import Row, cells, checks, in_pairs, rows
 from benchmarks.questions import ROOT
@@ -53,7 +53,7 @@ def document(found: Mapping[str, Mapping[str, Any]], coverage: Mapping[str, Mapp
     """The whole document, from what was found by table; a table that was not measured is left out."""
     parts = [
         _HEAD,
-        *(_section(PROTOCOLS[table], held) for table, held in found.items()),
+        *(_section(table, held) for table, held in found.items()),
         *([_coverage(coverage)] if coverage else []),
         _about(found),
         _LEFT_ALONE.read_text(encoding="utf-8"),
@@ -62,13 +62,17 @@ def document(found: Mapping[str, Mapping[str, Any]], coverage: Mapping[str, Mapp
     return "\n".join(parts)
 
 
-def _section(protocol: Protocol, found: Mapping[str, Any]) -> str:
+def _section(table: str, found: Mapping[str, Any]) -> str:
+    protocol = PROTOCOLS[table]
     lines = [[_bold(row), *cells(protocol, row)] for row in rows(protocol, found)]
     parts = [f"## {protocol.title}\n", protocol.told + "\n", _table(["", *protocol.measures], lines)]
     if compared := checks(protocol, found):
         parts += ["Computed here, and in brackets as published:\n"]
         parts += [f"- {one.name}: {in_pairs(pairs)}" for one, pairs in compared]
         parts.append("")
+    remarks = RESULTS / f"{table}.md"  # what was tried beside, in words
+    if remarks.is_file():
+        parts.append(remarks.read_text(encoding="utf-8"))
     return "\n".join(parts)
 
 
