@@ -124,6 +124,11 @@ class Load:
         self._process.communicate()
         self._folder.cleanup()
 
+    @property
+    def process(self) -> int:
+        """The client's process."""
+        return self._process.pid
+
     def finish(self) -> Answered:
         """Stop asking, and wait for the answers that are on their way."""
         self._process.terminate()
