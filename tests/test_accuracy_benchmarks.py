@@ -353,4 +353,10 @@ def test_intervals_of_noise_hold_as_often_as_they_say_and_the_model_stands_besid
 def test_many_origins_are_thinned_out_of_step_with_the_day_and_the_week() -> None:
     thin = thinned(PROTOCOLS["etth1-24"])
     assert (thin.stride, thin.origins) == (11, 260)
-    assert thinned(PROTOCOLS["us-births"]) == PROTOCOLS["us-births"]
+    assert thinned(PROTOCOLS["m4-hourly"]) == PROTOCOLS["m4-hourly"]
+
+
+def test_windows_that_do_not_overlap_are_filled_up_with_origins_between_them() -> None:
+    apart, thin = PROTOCOLS["us-births"], thinned(PROTOCOLS["us-births"])
+    assert (thin.origins, thin.stride) == (115, 5)
+    assert (thin.origins - 1) * thin.stride == (apart.origins - 1) * apart.stride

@@ -72,12 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def thinned(protocol: Protocol) -> Protocol:
-    """The protocol with origins farther apart where it has very many, not in step with a day or a week."""
-    stride = protocol.stride * max(1, -(-protocol.origins // _MOST_ORIGINS))
+    """The protocol with as many origins in its test part as tell anything, not in step with a day or a week.
+
+    Fewer where it has very many, and more where its windows do not overlap: twenty origins say little of a share.
+    """
+    last = (protocol.origins - 1) * protocol.stride
+    stride = -(-(last + 1) // _MOST_ORIGINS)
     while stride > 1 and any(np.gcd(stride, season) > 1 for season in (7, 24)):
         stride += 1
-    origins = 1 + (protocol.origins - 1) * protocol.stride // stride
-    return replace(protocol, origins=origins, stride=stride) if protocol.stride == 1 else protocol
+    return replace(protocol, origins=1 + last // stride, stride=stride)
 
 
 def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]:
