@@ -452,7 +452,11 @@ environments of the other servers are kept under `.cache/bench`, and what was fo
 """
 
 
+_NOT_OURS: Final = ("sockets", "json", "validation", "arrays", "runtime", "response")
+
+
 def _stages(found: Mapping[str, Any]) -> str:
+    after = found["after"]
     names = {
         "sockets": "sockets: the kernel's side, and the loop's",
         "http": "HTTP in and out, and the server's bookkeeping",
@@ -477,6 +481,12 @@ def _stages(found: Mapping[str, Any]) -> str:
             "itself, in one process without sockets; what those cost is the rest of a request's time on a core that is",
             "busy all the time.\n",
             _table(["µs", "before", "after"], rows),
+            f"Of these, {sum(after.get(stage, 0.0) for stage in _NOT_OURS):.0f} µs are the work of the kernel, "
+            "onnxruntime, pydantic, numpy and orjson. To be six times as",
+            "quick as the quickest Python model server from 16 connections, and not only from 64, a request would have to",
+            "take some 55 µs in all. What brought it here: no task, future or coroutine for a plain request, heads that",
+            "are read once, and nothing that is left to the collector of cycles. What is left to be gained is in the",
+            "graph, whose seventy small nodes beside the two LSTMs take a share of each run.\n",
         ]
     )
 
