@@ -20,8 +20,8 @@ Who is not taken at all: a request that would not be complete in its time behind
 which more steps would wait than may, of a client that has its share of them. Where nothing is under way, everything is
 taken.
 
-What the models of the scheduler are split into: a lane for each model (`service/lane.py`), which has its requests'
-windows (`service/sequences.py`) run in batches (`service/batch.py`).
+Where to look: each model has a lane (`service/lane.py`), which has the windows of its requests (`service/sequences.py`)
+run in batches (`service/batch.py`).
 
 Where a run takes place: on the loop while it is expected to be short, for nothing is quicker; else on a thread, and
 the loop answers everybody else meanwhile. All methods belong to one event loop and none of them is for other threads.
@@ -182,7 +182,7 @@ class Scheduler:
     ) -> Request:
         """Take a request on as `forecast` does, and have its end told, in a later turn of the loop, not waited for.
 
-        It must have a window. `tell` must not raise.
+        It must have a window.
 
         Raises:
             Overloaded: as `forecast` says.
@@ -220,7 +220,7 @@ class Scheduler:
             request.owner.drop(request)
             self._cancelled.add()
             if error is not None:
-                request.tell(request, error)
+                self._tell(asyncio.get_running_loop(), request, error)
 
     def least_seconds(self, model: Model, horizon: int, client: int = 0) -> float:
         """How long a client's window so far ahead would take at the least; 0 where nothing is under way."""
@@ -320,6 +320,14 @@ class Scheduler:
         finally:
             self._go_on(loop, key, lane)
 
+    @staticmethod
+    def _tell(loop: asyncio.AbstractEventLoop, request: Request, error: BaseException | None) -> None:
+        try:
+            request.tell(request, error)
+        except Exception as failure:
+            # It is the fault of one, and must not keep the others from their answers and their turns.
+            loop.call_exception_handler({"message": "telling of a forecast's end has failed", "exception": failure})
+
     def _go_on(self, loop: asyncio.AbstractEventLoop, key: int, lane: Lane) -> None:
         expected = lane.expected_seconds()
         if expected:
@@ -340,7 +348,7 @@ class Scheduler:
             self._steps.set(steps)
         # Before the next turn, which answers would otherwise wait for, and now that whoever is told may ask again.
         for request, error in lane.told():
-            request.tell(request, error)
+            self._tell(loop, request, error)
         if self._lanes and not self._turn_is_due:
             self._turn_is_due = True
             loop.call_soon(self._turn, loop)

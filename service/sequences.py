@@ -131,7 +131,7 @@ class Request:
         self.under_way = 0
         self.waiting = False
         self.turn = 0
-        """How many of them run before others have their turn."""
+        """How many time steps of its windows run before others have their turn."""
         self._forecasts: Values | None = None
         self._features = model.features
         self._windows = windows

@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -970,3 +970,22 @@ def test_one_who_asks_little_is_taken_beside_one_who_asks_for_ten_thousand_windo
         bulk.cancel()
 
     run(scenario)
+
+
+def test_one_who_cannot_be_told_keeps_nobody_else_from_an_answer(model: Recorder) -> None:
+    failures: list[dict[str, Any]] = []
+
+    async def work() -> Values:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        scheduler = inline()
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("nobody is there")
+
+        scheduler.begin(model, [line()], 1, fail)
+        answer = await scheduler.forecast(model, [line()], 3)
+        await scheduler.close()
+        return answer
+
+    assert run(work).shape == (1, 3, 1)
+    assert [str(failure["exception"]) for failure in failures] == ["nobody is there"]
