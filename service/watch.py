@@ -7,6 +7,7 @@ somebody looks as well.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,10 @@ from watchfiles import watch
 # in several steps.
 _QUIET_MS: Final = 100
 _AT_MOST_MS: Final = 1000
+
+# What changed before the file system was asked is told by nobody, nor is that the folder is another one: a look comes
+# this soon after the asking, and the folder is compared this often.
+_TURN_MS: Final = 200
 
 _log: Final = logging.getLogger("leadtime.watch")
 
@@ -50,22 +55,25 @@ class Watch:
                 self._look()
 
     def _follow_changes(self) -> None:
-        """Look after each change, and every so often, for as long as the folder is the same one."""
+        """Look at once, after each change, and every so often, for as long as the folder is the same one."""
         folder = self._identity()
+        look_at = time.monotonic()
         changes = watch(
             self._folder,
             watch_filter=None,
             debounce=_AT_MOST_MS,
             step=_QUIET_MS,
             stop_event=self._stopping,
-            rust_timeout=max(1, round(self._seconds * 1000)),
+            rust_timeout=max(1, min(_TURN_MS, round(self._seconds * 1000))),
             yield_on_timeout=True,
             raise_interrupt=False,
             ignore_permission_denied=True,
         )
         self._has_complained = False
-        for _ in changes:
-            self._look()
+        for changed in changes:
+            if changed or time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + self._seconds
             if self._identity() != folder:
                 return
 

@@ -50,14 +50,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def watch(folder: Path, looks: Looks) -> Iterator[Watch]:
     watch = Watch(folder, NEVER, looks)
-    time.sleep(0.3)  # until the file system is asked
+    looks.wait_for(1)
     yield watch
     watch.close()
 
 
 def test_a_change_anywhere_in_the_folder_is_looked_at_soon(folder: Path, watch: Watch, looks: Looks) -> None:
     (folder / "lab" / "1").mkdir(parents=True)
-    looks.wait_for(1)
+    looks.wait_for(2)
     time.sleep(0.3)
     before = looks.count
     (folder / "lab" / "1" / "model.onnx").write_bytes(b"x")
@@ -66,12 +66,31 @@ def test_a_change_anywhere_in_the_folder_is_looked_at_soon(folder: Path, watch: 
 
 def test_looking_alone_is_no_change(folder: Path, watch: Watch, looks: Looks) -> None:
     (folder / "file").write_bytes(b"x")
-    looks.wait_for(1)
+    looks.wait_for(2)
     for _ in range(10):
         (folder / "file").read_bytes()
         list(folder.iterdir())
         time.sleep(0.05)
+    assert looks.count == 2
+
+
+def test_what_changed_before_the_file_system_was_asked_is_looked_at_all_the_same(folder: Path, looks: Looks) -> None:
+    watch = Watch(folder, NEVER, looks)
+    looks.wait_for(1)
+    watch.close()
     assert looks.count == 1
+
+
+def test_a_folder_put_in_the_place_of_another_is_looked_at_long_before_it_is_time(
+    folder: Path, watch: Watch, looks: Looks
+) -> None:
+    folder.rename(folder.with_name("old"))
+    (folder / "lab").mkdir(parents=True)
+    looks.wait_for(2)
+    time.sleep(0.5)
+    before = looks.count
+    (folder / "lab" / "file").write_bytes(b"x")
+    looks.wait_for(before + 1)
 
 
 def test_without_any_change_somebody_looks_every_so_often(folder: Path, looks: Looks) -> None:
