@@ -7,6 +7,10 @@ moment (a gauge) counts while the worker lives; what it has done (a counter, a h
 A file is a table of 64-bit floats; the lines of another file beside it say what each of them is. A worker holds a lock
 on its table as long as it lives, which the kernel takes back from the dead, so that nobody is taken for one of them who
 was given the same process number later.
+
+What is counted of something that comes and goes, such as a version of a model, can be forgotten. Its numbers are given
+to others then, but not before the lines that say whose they were have been replaced, all at once, by another file: who
+has read the lines and then the numbers, and finds the same file still in its place, has read what belongs together.
 """
 
 import fcntl
@@ -17,6 +21,7 @@ import threading
 import time
 from array import array
 from bisect import bisect_left
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -123,6 +128,10 @@ class Metrics:
         """All numbers of this worker, as they are told apart by the lines of its other file."""
         self._keys: dict[Key, int] = {}
         self._used = 0
+        self._free: defaultdict[int, deque[int]] = defaultdict(deque)
+        """Places to be used again, by how many numbers have room there."""
+        self.forgettings = 0
+        """How often something was forgotten: places that were known before may be others' since."""
         self._placing = threading.Lock()
         self._keys_file: Path | None = None
         self._total = None if folder is None else Total(folder)
@@ -132,7 +141,7 @@ class Metrics:
             self.values = memoryview(bytearray(_CELLS * _BYTES)).cast("d")
             return
         folder.mkdir(parents=True, exist_ok=True)
-        # A number is given to another process some day; a number at a time is not.
+        # A process's number is given to another one some day; a number at a time is not.
         name = f"{os.getpid()}-{time.time_ns()}"
         self._file = os.open(folder / f"{name}{_CELLS_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -164,6 +173,26 @@ class Metrics:
         keys = [Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds)) for name in names]
         return Histograms(self.values, [self._place(key) for key in keys], tuple(bounds))
 
+    def forget(self, **labels: str) -> None:
+        """Give up every counter, gauge and histogram that has these labels, among others; what they counted is lost.
+
+        Whoever still counts in one of them counts for nothing, or, once its place is used again, for another: look it
+        up anew when `forgettings` has changed.
+        """
+        wanted = set(labels.items())
+        with self._placing:
+            gone = [key for key in self._keys if wanted.issubset(key.labels)]
+            if not gone:
+                return
+            freed = [(key.cells, self._keys.pop(key)) for key in gone]
+            if self._keys_file is not None:
+                coming = self._keys_file.with_suffix(".coming")
+                coming.write_bytes(b"".join(_line(place, key) for key, place in self._keys.items()))
+                coming.replace(self._keys_file)
+            self.forgettings += 1
+            for cells, place in freed:
+                self._free[cells].append(place)
+
     def total(self) -> dict[Key, list[float]]:
         """What all workers have counted that share the folder; without one, nothing."""
         return {} if self._total is None else self._total.collect()
@@ -186,15 +215,25 @@ class Metrics:
             place = self._keys.get(key)
             if place is not None:
                 return place
-            place = self._used
-            if place + key.cells > _CELLS:
-                raise TooManyMetrics
-            self._used += key.cells
+            place = self._room_for(key.cells)
             if self._keys_file is not None:
                 with self._keys_file.open("ab") as file:
-                    file.write(json.dumps([place, *key]).encode() + b"\n")
+                    file.write(_line(place, key))
             self._keys[key] = place
             return place
+
+    def _room_for(self, cells: int) -> int:
+        """A place for so many numbers, all of them zero."""
+        if self._free[cells]:
+            place = self._free[cells].popleft()
+            for cell in range(place, place + cells):
+                self.values[cell] = 0.0
+            return place
+        place = self._used
+        if place + cells > _CELLS:
+            raise TooManyMetrics
+        self._used += cells
+        return place
 
 
 class Total:
@@ -239,15 +278,23 @@ def _add(total: dict[Key, list[float]], counts: Iterable[tuple[Key, list[float]]
 
 def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
     """What one worker has counted; `file` has its keys."""
-    # The keys first, for a key is there before anything is counted under it.
-    keys = list(_keys_in(file))
-    cells = array("d", file.with_suffix(_CELLS_SUFFIX).read_bytes())
+    while True:
+        # The keys first, for a key is there before anything is counted under it.
+        with file.open("rb") as lines:
+            keys = list(_keys_in(lines.read()))
+            cells = array("d", file.with_suffix(_CELLS_SUFFIX).read_bytes())
+            if os.path.samestat(file.stat(), os.fstat(lines.fileno())):
+                break  # and not another file since, by whose lines the numbers are others'
     for place, key in keys:
         yield key, list(cells[place : place + key.cells])
 
 
-def _keys_in(file: Path) -> Iterator[tuple[int, Key]]:
-    for line in file.read_bytes().splitlines(keepends=True):
+def _line(place: int, key: Key) -> bytes:
+    return json.dumps([place, *key]).encode() + b"\n"
+
+
+def _keys_in(lines: bytes) -> Iterator[tuple[int, Key]]:
+    for line in lines.splitlines(keepends=True):
         if not line.endswith(b"\n"):
             return  # it is being written
         place, kind, name, labels, bounds = json.loads(line)

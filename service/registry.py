@@ -32,6 +32,9 @@ FILES_REFUSED: Final = "leadtime_model_files_refused"
 NEWEST_KEPT: Final = 3
 """How many of a model's versions are open, unless told otherwise."""
 
+# Numbers of so many versions that are gone are still told, for whoever reads them only now and then.
+_GONE_COUNTED: Final = 32
+
 _log: Final = logging.getLogger("leadtime.registry")
 
 
@@ -282,6 +285,8 @@ class _Tally:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._served: set[tuple[str, str, str]] = set()
+        self._gone: dict[tuple[str, str], None] = {}
+        """The versions that are not served any more, in the order in which they went."""
 
     def compare(self, before: _Catalogue, now: _Catalogue) -> None:
         """Count what was loaded and what was refused."""
@@ -303,11 +308,24 @@ class _Tally:
         }
         for key in self._served ^ served:
             self._tell(key, float(key in served))
+        self._forget_long_gone(_versions(self._served), _versions(served))
         self._served = served
         for found in routes.values():
             for model in found.versions:
                 self._watch_drift(model)
         self._metrics.gauge(FILES_REFUSED).set(refused)
+
+    def _forget_long_gone(self, before: set[tuple[str, str]], now: set[tuple[str, str]]) -> None:
+        for back in now:
+            self._gone.pop(back, None)
+        self._gone.update(dict.fromkeys(sorted(before - now)))
+        while len(self._gone) > _GONE_COUNTED:
+            name, version = longest = next(iter(self._gone))
+            del self._gone[longest]
+            self._metrics.forget(model=name, version=version)
+            self._metrics.forget(model=name, shadow=version)
+            if all(name != other for other, _ in (*self._gone, *now)):
+                self._metrics.forget(model=name)
 
     def _watch_drift(self, model: ServedModel) -> None:
         ranges = model.engine.metadata.ranges
@@ -332,6 +350,10 @@ class _Tally:
             self._metrics.gauge(VERSIONS_SERVED, model=model, version=version, label=label).set(value)
         except TooManyMetrics:
             _log.debug("no room to count another version")
+
+
+def _versions(labelled: set[tuple[str, str, str]]) -> set[tuple[str, str]]:
+    return {(name, version) for name, version, _ in labelled}
 
 
 def _artifacts(folder: Path, closed: dict[Path, str], depth: int = 2) -> Iterator[Path]:

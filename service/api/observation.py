@@ -51,6 +51,7 @@ class Observer:
         self._journal = journal
         self._tracing = tracing
         self._books: dict[tuple[str, str, str, int], _Book] = {}
+        self._forgettings = 0
         self._last: tuple[str, ServedModel | None, int, _Book] | None = None
         """The route, version, status and book of the last request: mostly the next one's, and found without a key."""
         self.tells = journal is not None or tracing is not None
@@ -101,6 +102,9 @@ class Observer:
     def _book(self, metrics: Metrics, trip: Trip, status: int) -> "_Book":
         model = trip.model
         key = (trip.route, "", "", status) if model is None else (trip.route, model.name, model.version, status)
+        if self._forgettings != metrics.forgettings:
+            self._forgettings = metrics.forgettings
+            self._books.clear()
         book = self._books.get(key)
         if book is None:
             book = self._books[key] = self._open(metrics, key)

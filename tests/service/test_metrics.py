@@ -1,9 +1,11 @@
 """What is counted, over all workers, living and dead."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,59 @@ def test_there_is_an_end_to_combinations_of_labels() -> None:
         metrics.counter("answers", model=str(number))
     with pytest.raises(TooManyMetrics):
         metrics.counter("answers", model="one more")
+
+
+def test_what_is_forgotten_is_told_no_more_and_its_room_is_used_again_from_zero(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.counter("answers", model="a", version="1").add(3)
+    metrics.histogram("seconds", (0.1, 1.0), model="a", version="1").observe(0.5)
+    metrics.counter("answers", model="a", version="2").add(5)
+    metrics.counter("starts").add()
+    kept = {
+        Key("counter", "answers", (("model", "a"), ("version", "2")), ()): [5],
+        Key("counter", "starts", (), ()): [1],
+    }
+    metrics.forget(model="a", version="1")
+    assert (collect(tmp_path), metrics.forgettings) == (kept, 1)
+    metrics.forget(model="b")
+    assert (collect(tmp_path), metrics.forgettings) == (kept, 1)
+    metrics.counter("answers", model="a", version="3").add()
+    metrics.histogram("seconds", (0.1, 1.0), model="a", version="3").observe(2.0)
+    assert collect(tmp_path) == kept | {
+        Key("counter", "answers", (("model", "a"), ("version", "3")), ()): [1],
+        Key("histogram", "seconds", (("model", "a"), ("version", "3")), (0.1, 1.0)): [0, 0, 1, 2.0],
+    }
+
+
+def test_there_is_no_end_to_combinations_of_which_the_old_ones_are_forgotten() -> None:
+    metrics = Metrics(None)
+    for number in range(len(metrics.values) + 1):
+        metrics.counter("answers", model=str(number)).add()
+        metrics.forget(model=str(number))
+
+
+def test_numbers_are_never_told_under_the_labels_of_those_who_had_their_room_before(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    stopping = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count(1):
+            if stopping.is_set():
+                return
+            metrics.counter("answers", version=str(number)).add(number)
+            metrics.forget(version=str(number))
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        told = [collect(tmp_path).items() for _ in range(300)]
+    finally:
+        stopping.set()
+        thread.join()
+    found = [(float(dict(key.labels)["version"]), counted) for counts in told for key, (counted,) in counts]
+    assert found
+    # the count comes after the label
+    assert all(counted in (0, version) for version, counted in found)
 
 
 def test_two_workers_with_one_number_after_each_other_do_not_share_a_file(tmp_path: Path) -> None:

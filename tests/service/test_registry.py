@@ -592,6 +592,36 @@ def test_what_is_loaded_refused_and_served_is_counted(folder: Path, tmp_path: Pa
     assert found["leadtime_model_versions_served stable lab 3"] == 1
 
 
+def test_what_was_counted_of_the_last_versions_that_went_is_told_and_of_older_ones_no_more(
+    folder: Path, tmp_path: Path
+) -> None:
+    registry = Registry.open(folder, folder / "none", newest=1, metrics=Metrics(tmp_path / "counts"))
+    for version in range(1, 41):
+        put(folder, f"lab/{version}")
+        registry.refresh()
+    found = {name.split()[-1] for name in counted(tmp_path / "counts") if "versions_served" in name}
+    assert found == {str(version) for version in range(8, 41)}
+    # one that comes back has not gone
+    put(folder, "lab/41", seed=1)
+    registry.refresh()
+    shutil.rmtree(folder / "lab" / "41")
+    registry.refresh()
+    found = {name.split()[-1] for name in counted(tmp_path / "counts") if "versions_served" in name}
+    assert found == {str(version) for version in range(9, 42)}
+
+
+def test_of_a_model_that_is_gone_with_all_its_versions_nothing_is_told_in_the_end(folder: Path, tmp_path: Path) -> None:
+    put(folder, "lab/1")
+    registry = Registry.open(folder, folder / "none", newest=1, metrics=Metrics(tmp_path / "counts"))
+    (folder / "lab").rename(folder / "shop")
+    for version in range(2, 34):
+        registry.refresh()
+        assert counted(tmp_path / "counts")["leadtime_model_loads lab loaded"] == 1
+        put(folder, f"shop/{version}")
+    registry.refresh()
+    assert not any("lab" in name for name in counted(tmp_path / "counts"))
+
+
 def counted(folder: Path) -> dict[str, float]:
     return {
         " ".join([key.name, *(value for _, value in key.labels)]): values[0] for key, values in collect(folder).items()
