@@ -27,7 +27,6 @@ _UNNOTICED_MS: Final = 1.0  # a percentile below this counts as this: the client
 _MEGABYTES: Final = 64.0
 _DESCRIPTORS: Final = 16
 _PATIENCE: Final = 30.0
-_FIRST: Final = -10  # a priority before all that have none
 _LARGEST: Final = 2**26
 
 _HEAD: Final = b"POST /forecast HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -264,7 +263,8 @@ def _apart(instance: Instance, load: Load) -> Iterator[None]:
         os.sched_setaffinity(load.process, others)
         os.sched_setaffinity(0, others)
     with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, load.process, _FIRST)
+        # It has its turn as soon as it has something to do, as if the core were its own.
+        os.sched_setscheduler(load.process, os.SCHED_FIFO, os.sched_param(1))
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ without them, in the same words; everything else is uvicorn's.
 
 import asyncio
 import selectors
+import socket
 from asyncio import BaseTransport, TimerHandle, Transport
 from collections.abc import Coroutine
 from itertools import islice
@@ -61,7 +62,9 @@ _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 # A request may take as much time again for every so many bytes of it that have come: 13 kB/s, as it is by default.
 _BYTES_OF_A_TURN: Final = 262_144
 # So many bodies of the largest size are read and thrown away behind a refusal: clients send to the end, then they read.
+# After each part there is a rest, the longer the more do so: what is read in vain, 25 MB/s, takes nobody's time.
 _BODIES_IN_VAIN: Final = 8
+_REST_SECONDS: Final = 0.01
 # A client that reads so much of its answer in the time that it has, has it again.
 _LEAST_READ: Final = 16_384
 
@@ -98,6 +101,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Since when nothing more is written, for the client does not read; None while it does."""
     _unread = 0
     """How much was unread then."""
+    _is_resting = False
+    """Whether nothing is read for a moment, of a body that is read in vain."""
     _last_words: bytes | None = None
     """What is said before the connection is closed; nothing more is read meanwhile."""
     _watch: TimerHandle | None = None
@@ -134,6 +139,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._exchange is not None:
             self._exchange.give_up()
+        # They have this connection, and would be kept with it until the collector of cycles comes, for milliseconds.
+        self.cycle = self._exchange = self._answered = None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that does not come to its end is refused."""
@@ -228,9 +236,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes += more
         if self._reading_since is None:
             self._waiting_since, self._reading_since = None, self.loop.time()
-        in_vain = not self._in_head and self.cycle.response_complete
-        if in_vain and self._bytes > _BODIES_IN_VAIN * self.service.settings.max_body_bytes:
+        if self._in_head or not self.cycle.response_complete:
+            return
+        if self._bytes > _BODIES_IN_VAIN * self.service.settings.max_body_bytes:
             self.transport.abort()
+        elif not self._is_resting:
+            self._is_resting = True
+            self.server_state.resting += 1
+            self.flow.pause_reading()
+            self.loop.call_later(_REST_SECONDS * self.server_state.resting, self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._is_resting = False
+        self.server_state.resting -= 1
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()  # the client is gone, and what it has sent before is not worth reading
+        else:
+            self.flow.resume_reading()
 
     def _refuse(self, kind: Kind) -> None:
         """Read nothing more, and close with a word about it when the requests before have been answered."""
@@ -389,7 +413,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _look_at_what_comes(self, now: float, patience: float) -> float:
         """Refuse a request that comes too slowly; return how many seconds it has left."""
-        if self._reading_since is None or self.flow.read_paused:
+        if self._reading_since is None or (self.flow.read_paused and not self._is_resting):
             self._reading_since = now  # it waits for others before it, and is not to blame
         if self._in_head or self._is_answering:
             patience *= 1 + self._bytes / _BYTES_OF_A_TURN

@@ -42,6 +42,8 @@ class Connections(ServerState):
         """Heads of requests by their bytes: clients say the same again and again, and need not be read anew."""
         self.exchanges: set[Any] = set()
         """Requests that have no answer yet, and no task that works on it."""
+        self.resting = 0
+        """How many rest from reading what is of no use to anybody."""
         self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
     @property

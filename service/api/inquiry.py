@@ -213,8 +213,9 @@ class Inquiry:
 
     def give_up(self, error: LeadtimeError | None = None) -> None:
         """Stop working on what was asked; where there is an error, that is what is told."""
-        if self._request is not None:
-            self._service.scheduler.give_up(self._request, error)
+        request, self._request = self._request, None  # each would keep the other, as below
+        if request is not None:
+            self._service.scheduler.give_up(request, error)
 
     async def complete(self, receive: Receive) -> Content:
         """The answer to what was taken, however long it takes; `receive` tells of the client's end.

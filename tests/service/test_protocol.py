@@ -1,0 +1,171 @@
+"""Connections leave no work behind them: nothing for the collector of cycles, and no body to be read for nobody."""
+
+import asyncio
+import gc
+import socket
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvicorn
+import uvloop
+
+from service.api import forecast
+from service.api.shortcut import Shortcut
+from service.app import create_app
+from service.protocol import BoundedProtocol
+from service.server import Server
+from service.settings import Settings
+from service.watchdog import Watchdog
+from tests.artifacts import write_artifact
+
+PATIENCE = 30.0
+
+BODY = b'{"window": [1, 2, 3]}'
+HEAD = b"POST /forecast HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+SOUND = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+WRONG = HEAD + b"content-length: 2\r\n\r\n{}"
+LARGE = HEAD + b"content-length: 1000000000\r\n\r\n"
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    pass
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for _ in range(2):
+        writer.write(SOUND)
+        assert b" 200 " in await reader.read(65_536)
+
+
+async def ask_wrongly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(WRONG)
+    assert b" 422 " in await reader.read(65_536)
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(SOUND)
+    await writer.drain()
+
+
+async def end_midway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(SOUND[:-5])
+    writer.write_eof()
+    await reader.read()
+
+
+async def ask_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(SOUND)
+    writer.write_eof()
+    await reader.read()
+
+
+async def ask_in_one_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(10 * SOUND)
+    await reader.read(1)
+
+
+async def send_too_much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(LARGE + b"9" * 65_536)
+    assert b" 413 " in await reader.read(65_536)
+
+
+async def send_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"nonsense\r\n\r\n")
+    assert b" 400 " in await reader.read()
+
+
+class Serving:
+    """A server in this process, whose connections can be looked at."""
+
+    def __init__(self, models: Path, made: list["weakref.ref[BoundedProtocol]"]) -> None:
+        class Seen(BoundedProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.append(weakref.ref(self))
+                super().connection_made(transport)
+
+        settings = Settings(models=models, refresh_seconds=0.0, access_log="off")
+        application = Shortcut(create_app(settings), forecast.ANSWERS, for_other_origins=False)
+        config = uvicorn.Config(application, http=Seen, proxy_headers=False, log_config=None, lifespan="on")
+        self._watchdog = Watchdog(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.server = Server(config, self._watchdog, notice_seconds=0, drain_seconds=PATIENCE)
+
+    async def __aenter__(self) -> "Serving":
+        self._task = asyncio.create_task(self.server.serve([self._listener]))
+        await until(lambda: self.server.started)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.stop()
+        await self._task
+        self._watchdog.close()
+
+    async def talk(self, talk: Talk) -> None:
+        reader, writer = await asyncio.open_connection(*self._listener.getsockname())
+        await talk(reader, writer)
+        writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [say_nothing, ask, ask_wrongly, hang_up, end_midway, ask_and_end, ask_in_one_go, send_too_much, send_nonsense],
+)
+def test_a_connection_leaves_nothing_for_the_collector_of_cycles(talk: Talk, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    made: list[weakref.ref[BoundedProtocol]] = []
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, made) as serving:
+            await serving.talk(talk)
+            await until(lambda: not serving.server.server_state.is_busy)
+            made.clear()
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(5):
+                    await serving.talk(talk)
+                await until(lambda: not serving.server.server_state.is_busy)
+                await asyncio.sleep(0.05)  # what the loop holds of its last turn
+                assert len(made) == 5
+                assert [protocol for protocol in made if protocol() is not None] == []
+            finally:
+                gc.enable()
+
+    uvloop.run(scenario())
+
+
+def test_a_body_that_is_read_in_vain_is_read_with_rests_and_not_at_all_for_a_client_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            state = serving.server.server_state
+            rested = 0
+
+            async def send_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                nonlocal rested
+                await send_too_much(reader, writer)
+                for _ in range(64):
+                    writer.write(b"9" * 65_536)
+                    await writer.drain()
+                    rested += state.resting
+                writer.write(b"9" * 1_000_000)
+
+            await asyncio.gather(*[serving.talk(send_on) for _ in range(3)])
+            assert rested > 0
+            await until(lambda: not state.is_busy)
+            assert state.resting == 0
+
+    uvloop.run(scenario())
