@@ -34,6 +34,8 @@ from service.errors import ArtifactError
 CONTRACT_VERSION: Final = 1
 METADATA_KEY: Final = "leadtime"
 LONGEST_CONTEXT: Final = 65536
+MOST_INFLATED: Final = 3.0
+"""How many times as large as they were the errors of a window's own past are taken for at most."""
 FILE_NAME: Final = "model.onnx"
 DIGEST_NAME: Final = f"{FILE_NAME}.sha256"
 """The file beside it that holds its digest, as `sha256sum` writes it."""
@@ -204,6 +206,14 @@ class Metadata(_Record):
     non_negative: bool = Field(default=False, description="Whether no observation can be below zero.")
     logarithms: bool = Field(
         default=False, description="Whether errors, and the scale that they are divided by, are of logarithms."
+    )
+    error_inflation: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=MOST_INFLATED,
+        allow_inf_nan=False,
+        description="How many times as large as in a window's own past errors are to be taken for: the past may have "
+        "been fitted on, and what follows has not.",
     )
     calendar: CalendarFields = Field(
         default=(), description="What the model reads of the calendar of each step: see `service.calendar`."

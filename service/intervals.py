@@ -120,16 +120,25 @@ def shifted(forecasts: Values | Errors, errors: Errors, *, logarithms: bool = Fa
     return centre + errors
 
 
-def own_errors(actual: Values, forecasts: Values, scales: Values, scale: Values, *, logarithms: bool = False) -> Errors:
+def own_errors(
+    actual: Values,
+    forecasts: Values,
+    scales: Values,
+    scale: Values,
+    *,
+    logarithms: bool = False,
+    inflation: float = 1.0,
+) -> Errors:
     """Errors of a window's own past, brought to the scale that the window has now: (origins, horizon, features).
 
     `actual` and `forecasts` are (origins, horizon, features), `scales` (origins, features) and `scale` (features,). The
-    errors are those that the window would make: a scale that goes with them is one.
+    errors are those that the window would make: a scale that goes with them is one. They are `inflation` times as large
+    as they were, for a model may have been fitted on the past, and errs less there.
     """
     then = np.maximum(scales.astype(np.float64), _SMALLEST)
     now = np.maximum(scale.astype(np.float64), _SMALLEST)
     ratio = np.clip(now / then, 1.0 / _MOST_RESCALED, _MOST_RESCALED)
-    return errors_of(actual, forecasts, logarithms=logarithms) * ratio[:, None]
+    return errors_of(actual, forecasts, logarithms=logarithms) * (ratio[:, None] * inflation)
 
 
 def margins(ranked: Errors, level: float) -> tuple[Errors, Errors]:

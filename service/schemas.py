@@ -286,6 +286,11 @@ class VersionFacts(_Payload):
     logarithms: bool = Field(
         description="Whether errors are of logarithms: intervals then widen as the forecast grows, and shrink with it."
     )
+    error_inflation: float = Field(
+        description="How many times as large as they were errors of a window's own past are taken for, in intervals: "
+        "the model may have been fitted on that past.",
+        examples=[1.0],
+    )
     carries_state: bool = Field(
         description="Whether steps are decoded from a carried state; otherwise the window is slid."
     )
@@ -310,6 +315,7 @@ class VersionFacts(_Payload):
             season_length=metadata.season_length,
             non_negative=metadata.non_negative,
             logarithms=metadata.logarithms,
+            error_inflation=metadata.error_inflation,
             carries_state=metadata.state_size > 0,
             training=metadata.training,
             backtest=metadata.backtest,

@@ -27,6 +27,7 @@ from training.parts import Split, split, suited
 from training.report import render, still_improving
 from training.table import Table
 from training.timeline import in_words
+from training.uncertainty import error_inflation
 from training.versions import check_output, publish, staging, writing
 
 if TYPE_CHECKING:
@@ -153,14 +154,16 @@ def _train(
         export(fitted.network, metadata, artifact)
         engine = Engine.open(artifact)
         evaluation = backtest(engine, panel, parts, progress=told.backtest)
-        errors = error_table(_before_closing(fitted, metadata, staged) or engine, panel, parts)
+        judged = _before_closing(fitted, metadata, staged) or engine
+        errors, inflation = error_table(judged, panel, parts), error_inflation(judged, panel, parts)
         training = metadata.training.model_copy(
             update={
                 "validation_loss": _finite(validation_loss(fitted.judged, panel, parts, config)),
                 "members": _alone(fitted, metadata, panel, parts, staged, told),
             }
         )
-        metadata = metadata.model_copy(update={"backtest": evaluation.scores, "errors": errors, "training": training})
+        found = {"backtest": evaluation.scores, "errors": errors, "error_inflation": inflation, "training": training}
+        metadata = metadata.model_copy(update=found)
         finish = _finisher(staged, metadata, panel, parts, config, fitted, evaluation, write_metadata)
         folder = publish(staged, output / config.name, finish)
     return Trained(folder, metadata.model_copy(update={"version": folder.name}))

@@ -1,23 +1,33 @@
 """How far intervals reach around forecasts: by the artifact's errors, or by those of each window's own past.
 
-Both are what the service does: the same errors, taken from the same origins, make the same margins.
+Both are what the service does: the same errors, taken from the same origins, make the same margins. How much the errors
+of a window's past are to be inflated, for a network errs less on what it was fitted on, is told by the validation part.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from service.artifact import ErrorTable, Metadata
+from service.artifact import MOST_INFLATED, ErrorTable, Metadata
 from service.engine import Engine
-from service.intervals import fewest_errors, margins, own_errors, own_origins, steps_useful
+from service.intervals import errors_of, fewest_errors, margins, own_errors, own_origins, steps_useful
 from training.backtest import MODEL, Block, Roll, forecast
 from training.baselines import Values
+from training.panel import Panel
+from training.parts import Split
 
 QUANTILES: Final = np.linspace(0.1, 0.9, 9)
 """The deciles that CRPS is taken from, as GIFT-Eval does."""
+
+
+_LEVELS: Final = (80.0, 95.0)
+_MOST_SERIES: Final = 100
+_MOST_ORIGINS: Final = 200
+_FEWEST_ORIGINS: Final = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +84,21 @@ class OwnErrors:
         known = np.array([len(held) > 0 for held in own])
         places = np.flatnonzero(known)
         shape = (len(places), self.horizon, roll.actual.shape[2])
-        logarithms = self._engine.metadata.logarithms
+        logarithms, inflation = self._engine.metadata.logarithms, self._engine.metadata.error_inflation
         found = {level: (np.empty(shape), np.empty(shape)) for level in self._levels}
         quantiles = np.empty((*shape, len(QUANTILES)))
         if len(places):
             steps, actual, forecasts, scales = self._past(roll, np.unique(np.concatenate(own)).astype(np.int64))
             for row, place in enumerate(places):
                 at = np.searchsorted(steps, own[place])
-                errors = own_errors(actual[at], forecasts[at], scales[at], roll.scale[place], logarithms=logarithms)
+                errors = own_errors(
+                    actual[at],
+                    forecasts[at],
+                    scales[at],
+                    roll.scale[place],
+                    logarithms=logarithms,
+                    inflation=inflation,
+                )
                 ranked = np.sort(errors, axis=0)
                 for level, (below, above) in found.items():
                     below[row], above[row] = margins(ranked, level)
@@ -113,3 +130,50 @@ class OwnErrors:
         parts = ([one.actual for one in rolls], [one.forecasts[MODEL] for one in rolls], scales)
         actual, forecasts, scale = (np.concatenate(held).astype(np.float32) for held in parts)
         return steps, actual, forecasts, scale
+
+
+def error_inflation(engine: Engine, panel: Panel, split: Split) -> float:
+    """How many times as large as in windows' own pasts errors have to be taken for, that intervals hold; 1 to 3.
+
+    From origins in the validation part, whose windows look back into the training part: so many times as far intervals
+    of 80 % have to reach to hold 80 % of what came, and those of 95 % for 95 %; the mean of the two, a geometric one.
+    `engine` has learnt nothing from the validation part. 1 where there are too few origins with enough of a past.
+
+    Raises:
+        ArtifactError: the artifact's graph fails, or a forecast is not finite.
+    """
+    own = OwnErrors(engine, _LEVELS, split.horizon)
+    reached: dict[float, list[Values]] = {level: [] for level in _LEVELS}
+    origins = 0
+    for roll in forecast(engine, _validation_blocks(panel, split), split.horizon):
+        if roll.scale is None:
+            return 1.0
+        known, reach = own.reach(roll)
+        origins += int(known.sum())
+        actual, forecasts = roll.actual[known], roll.forecasts[MODEL][known]
+        errors = errors_of(actual, forecasts, logarithms=reach.logarithms)
+        for level, (below, above) in reach.margins.items():
+            margin = np.where(errors > 0, above, below)
+            times = np.divide(errors, margin, out=np.where(errors == 0, 0.0, np.inf), where=margin != 0)
+            reached[level].append(times.ravel())
+    if origins < _FEWEST_ORIGINS:
+        return 1.0
+    needed = [np.quantile(np.concatenate(times), level / 100, method="higher") for level, times in reached.items()]
+    return round(math.sqrt(math.prod(float(np.clip(times, 1.0, MOST_INFLATED)) for times in needed)), 3)
+
+
+def _validation_blocks(panel: Panel, split: Split) -> Iterator[Block]:
+    """Origins of some series whose whole horizon lies in the validation part, in step with no season."""
+    chosen = np.unique(np.linspace(0, len(panel.series) - 1, min(len(panel.series), _MOST_SERIES)).astype(np.int64))
+    each = max(1, _MOST_ORIGINS // len(chosen))
+    for place in chosen:
+        part = split.boundaries[place]
+        room = part.validation_end - split.horizon - part.train_end + 1
+        if room < 1:
+            continue
+        stride = max(1, math.ceil(room / each))
+        while panel.season is not None and math.gcd(stride, panel.season) > 1:
+            stride += 1
+        steps = np.arange(part.train_end - 1, part.train_end - 1 + room, stride)
+        spread = np.ones((1, len(panel.features)))
+        yield Block(panel.series[place], steps, int(steps[0]), {}, spread)

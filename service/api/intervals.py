@@ -100,8 +100,14 @@ class Plan:
             begin = rows.stop
             ahead = np.asarray(own)[:, None] + 1 + np.arange(self.horizon)
             actual = self.windows.arrays[place][ahead]
-            logarithms = self.metadata.logarithms
-            yield own_errors(actual, forecasts[rows], scales[rows], scales[place], logarithms=logarithms)
+            yield own_errors(
+                actual,
+                forecasts[rows],
+                scales[rows],
+                scales[place],
+                logarithms=self.metadata.logarithms,
+                inflation=self.metadata.error_inflation,
+            )
 
     def _add_intervals(
         self, entries: list[Entry], forecasts: Values, scales: Errors, errors: Sequence[Errors | None]

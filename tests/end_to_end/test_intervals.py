@@ -145,6 +145,22 @@ def test_errors_of_logarithms_reach_so_many_times_as_far_as_the_forecast_is_larg
     assert np.log(futures / 4) * 10 == pytest.approx(np.round(np.log(futures / 4) * 10), abs=1e-3)
 
 
+def test_a_model_may_say_that_errors_of_windows_own_pasts_are_too_small(tmp_path: Path) -> None:
+    for version, inflation in (("1", 1.0), ("2", 1.5)):
+        path = tmp_path / "models" / "default" / version / "model.onnx"
+        write_artifact(path, "mean", error_inflation=inflation)
+    with running(tmp_path / "models", tmp_path / "log") as service, service.client() as client:
+        assert client.get("/models/default/versions/2").json()["error_inflation"] == 1.5
+        body = {"window": noise(100), "levels": [80], "samples": 20, "seed": 0}
+        plain, wider = (only(client.post(ONE, json=body | {"version": version})) for version in ("1", "2"))
+    (value,) = plain["values"]
+    assert wider["values"] == [value]
+    for bound in ("lower", "upper"):
+        margin = plain["intervals"][0][bound][0] - value
+        assert wider["intervals"][0][bound][0] - value == pytest.approx(1.5 * margin, rel=1e-4)
+    assert np.ravel(wider["samples"]) - value == pytest.approx(1.5 * (np.ravel(plain["samples"]) - value), rel=1e-3)
+
+
 def test_sampled_futures_are_whole_paths_of_errors_of_one_origin(client: httpx.Client) -> None:
     body = {"window": [1, 2], "horizon": 3, "samples": 40, "seed": 3}
     forecast = only(client.post(MANY, json=body))

@@ -186,6 +186,12 @@ def test_errors_of_the_past_are_brought_to_the_scale_of_today() -> None:
     assert found.ravel().tolist() == [4, -1, 1]
 
 
+def test_errors_of_a_past_that_was_fitted_on_are_taken_for_larger_than_they_were() -> None:
+    actual, forecasts = np.array([[[3.0]]], np.float32), np.array([[[1.0]]], np.float32)
+    scales = np.ones((1, 1), np.float32)
+    assert own_errors(actual, forecasts, scales, scales[0], inflation=1.5).ravel().tolist() == [3]
+
+
 def test_a_flat_stretch_in_the_past_does_not_blow_intervals_up_nor_one_now_shrink_them_to_nothing() -> None:
     actual, forecasts = np.ones((2, 1, 1), np.float32), np.zeros((2, 1, 1), np.float32)
     scales = np.array([[0.0], [1.0]], np.float32)
