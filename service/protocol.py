@@ -59,6 +59,11 @@ _END_OF_LAST: Final = b"\r\n" + LINES + b"connection: close\r\n\r\n"
 _REQUEST_ID_IS: Final = REQUEST_ID + b": "
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 
+# What comes in one go is read in parts, and no further while a request waits behind another: where they are many and
+# small, those of others are read in between. A body of a length that is known is one part, for it holds no request.
+_PART: Final = 2048
+_PART_OF_CHUNKS: Final = 16_384
+
 # A request may take as much time again for every so many bytes of it that have come: 13 kB/s, as it is by default.
 _BYTES_OF_A_TURN: Final = 262_144
 # So many bodies of the largest size are read and thrown away behind a refusal: clients send to the end, then they read.
@@ -101,6 +106,10 @@ class BoundedProtocol(HttpToolsProtocol):
     """Since when nothing more is written, for the client does not read; None while it does."""
     _unread = 0
     """How much was unread then."""
+    _body_left = 0
+    """How much of a body is yet to come, where it was said how long it is."""
+    _ahead = b""
+    """What has come and is yet to be read, for requests before it wait."""
     _is_resting = False
     """Whether nothing is read for a moment, of a body that is read in vain."""
     _last_words: bytes | None = None
@@ -142,12 +151,15 @@ class BoundedProtocol(HttpToolsProtocol):
         # They have this connection, and would be kept with it until the collector of cycles comes, for milliseconds.
         self.cycle = self._exchange = self._answered = None  # type: ignore[assignment]
         self.pipeline.clear()
+        self._ahead = b""
 
     def data_received(self, data: bytes) -> None:
         """Read on; a head that does not come to its end is refused."""
         if self._last_words is not None:
             if not self._is_answering:
                 self._part()
+        elif self._ahead:
+            self._ahead += data
         elif self._is_between_requests:
             end = data.find(_END_OF_HEAD, 0, _LONGEST_KNOWN) + len(_END_OF_HEAD)
             known = self._known.get(data[:end])
@@ -197,6 +209,23 @@ class BoundedProtocol(HttpToolsProtocol):
             return bool(selector.select(0))
 
     def _read(self, data: bytes) -> None:
+        place = 0
+        while place < len(data) and self._last_words is None and not self.transport.is_closing():
+            if self.pipeline:
+                self.flow.pause_reading()
+                self._ahead = data[place:]
+                return
+            end = place + (_PART if self._in_head else self._body_left or _PART_OF_CHUNKS)
+            self._read_part(data[place:end])
+            place = end
+
+    def _read_ahead(self) -> None:
+        data, self._ahead = self._ahead, b""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._read(data)
+
+    def _read_part(self, data: bytes) -> None:
         self._has_moved_on = False
         self._feed(data)
         if self._last_words is not None or self.transport.is_closing():
@@ -332,6 +361,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_moved_on = True
         self._head_bytes = 0
         self._waiting_since = None
+        self._body_left = sum(int(value) for name, value in self.headers if name == b"content-length")
         head = self._short_head()
         if head is not None:
             # In the place of uvicorn's own, whose attributes it has as far as uvicorn looks at them.
@@ -345,6 +375,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.server_state.is_draining:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if self._body_left:
+            self._body_left -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that the next bytes are another request's."""
@@ -368,8 +404,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self.flow.resume_reading()
             self._start_asgi_task(*self.pipeline.pop())
+            if self._ahead:
+                self.loop.call_soon(self._read_ahead)
+            else:
+                self.flow.resume_reading()
         elif self._last_words is not None:
             self._part()
         else:

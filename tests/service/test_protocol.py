@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
@@ -142,6 +143,35 @@ def test_a_connection_leaves_nothing_for_the_collector_of_cycles(talk: Talk, tmp
                 gc.enable()
 
     uvloop.run(scenario())
+
+
+def test_of_many_requests_in_one_go_a_few_are_read_ahead_and_all_are_answered_in_their_order(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    made: list[weakref.ref[BoundedProtocol]] = []
+    bodies = [b'{"window": [1, %d]}' % number for number in range(1, 301)]
+    large = b'{"window": [1, 7%s]}' % (b" " * 100_000)
+    bodies[100:100] = [large]
+    ahead: list[int] = []
+
+    async def ask_for_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body for body in bodies))
+        for body in bodies:
+            protocol = made[0]()
+            assert protocol is not None
+            ahead.append(len(protocol.pipeline))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            (length,) = [int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
+            second = float(body.split(b",")[1].strip(b" ]}"))
+            answer = json.loads(await reader.readexactly(length))
+            assert answer["forecasts"] == [{"values": [second + second - 1]}]
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, made) as serving:
+            await serving.talk(ask_for_all)
+
+    uvloop.run(scenario())
+    assert 0 < max(ahead) < 20
 
 
 def test_a_body_that_is_read_in_vain_is_read_with_rests_and_not_at_all_for_a_client_that_is_gone(
