@@ -280,14 +280,14 @@ def _bulk(found: Mapping[str, Any]) -> str:
 def _workers(found: Mapping[str, Any]) -> str:
     rows = [
         [
-            f"{horizon} {'step' if horizon == '1' else 'steps'}",
+            name,
             _number(one["one"]),
             _number(one["two"]),
             f"{one['ratio']:.2f} ×",
             f"{one['cores_left_for_two']:.2f}",
             f"{one['ratio_per_core_left']:.2f}",
         ]
-        for horizon, one in found["horizons"].items()
+        for name, one in found["loads"].items()
     ]
     limit = (
         "The generator had a core of its own."

@@ -14,12 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.load import Load, drive
-from benchmarks.questions import HORIZON, ROOT, WINDOW, artifact, to_service
+from benchmarks.questions import HORIZON, ROOT, WINDOW, Question, artifact, as_json, to_service
 from benchmarks.rates import Place
 from benchmarks.servers import service
 from service.engine import Engine
 
 _CONNECTIONS: Final = 32
+_WINDOWS: Final = 64
 _ROWS: Final = 16
 
 
@@ -27,8 +28,9 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
     """Measure both, in turns; None where the machine has one core.
 
     With fewer than three cores the generator takes its time from the workers. So the rate is also told per second of
-    CPU time that was left for the workers: how well a second worker uses what it gets. Cores may share what is below
-    them: what runs of the model alone gain from the second one is all that a server could.
+    CPU time that was left for the workers: how well a second worker uses what it gets. Of requests with many windows
+    there are few, and the generator has next to nothing to do. Cores may share what is below them: what runs of the
+    model alone gain from the second one is all that a server could.
     """
     if cores < 2 or place.server is None:
         return None
@@ -36,8 +38,7 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
     found: dict[str, dict[str, Any]] = {}
     spare = cores > 2
     core = 2 if spare else None
-    for horizon in (1, HORIZON):
-        question = to_service(WINDOW, horizon)
+    for name, question in _questions().items():
         loads: dict[int, list[Load]] = {1: [], 2: []}
         with service("uni", "0") as one, service("uni", "0,1", workers=2) as two:
             two.pause()
@@ -53,12 +54,23 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
                     loads[workers].append(
                         drive(server.port, question, connections=connections, seconds=seconds, core=where)
                     )
-        found[str(horizon)] = _summary(loads, spare, seconds)
+        found[name] = _summary(loads, spare, seconds)
     return {
         "connections": _CONNECTIONS,
         "spare_core": spare,
         "gain_of_runs": statistics.median(gains),
-        "horizons": found,
+        "loads": found,
+    }
+
+
+def _questions() -> dict[str, Question]:
+    many = {"windows": [WINDOW] * _WINDOWS, "horizon": HORIZON}
+    return {
+        "1 step": to_service(WINDOW, 1),
+        f"{HORIZON} steps": to_service(WINDOW, HORIZON),
+        f"{_WINDOWS} windows, {HORIZON} steps": as_json(
+            "/forecast/multi-step", many, lambda answer: [one["values"][-1] for one in answer["forecasts"]]
+        ),
     }
 
 
