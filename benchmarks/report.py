@@ -300,7 +300,7 @@ def _workers(found: Mapping[str, Any]) -> str:
             f"\nThe model alone, run on both cores at once without any server, ran "
             f"{found['gain_of_runs']:.2f} times as often as on one."
         )
-    limit += f"\nEach worker had {found['connections']} connections."
+    limit += f"\nEach worker had {found['connections']} connections. These are the medians of {found['rounds']} rounds."
     heads = ["", "one worker, /s", "two, /s", "ratio", "cores left for two", "ratio ÷ cores left"]
     return "\n".join(["## Two workers\n", limit + "\n", _table(heads, rows)])
 

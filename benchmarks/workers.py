@@ -56,6 +56,7 @@ def measure(place: Place, cores: int, *, rounds: int, seconds: int) -> dict[str,
                     )
         found[name] = _summary(loads, spare, seconds)
     return {
+        "rounds": rounds,
         "connections": _CONNECTIONS,
         "spare_core": spare,
         "gain_of_runs": statistics.median(gains),
