@@ -390,8 +390,6 @@ def _about_peers(peers: Mapping[str, Any]) -> str:
         "it and is quiet by itself.\n",
         _table(["", "configuration, and what limits it", "versions", "idle"], rows, "---"),
     ]
-    if "remark" in peers:
-        parts.append(peers["remark"] + "\n")
     parts += [f"{name} could not be measured: {fault}\n" for name, fault in peers["failed"].items()]
     parts += [
         f"{name} died {count} {'time' if count == 1 else 'times'} and was started anew.\n"

@@ -137,12 +137,12 @@ def forecast(engine: Engine, blocks: Iterable[Block], horizon: int, *, scales: b
             )
 
 
-def stride_of(rooms: list[int], season: int | None) -> int:
-    """The distance between origins that leaves at most about 500 of all possible, but one per series.
+def stride_of(rooms: list[int], season: int | None, most: int = _MOST_ORIGINS) -> int:
+    """The distance between origins that leaves at most about so many of all possible, but one per series.
 
     It shares no divisor with the season, so that origins meet every part of it.
     """
-    stride = max(1, math.ceil(sum(rooms) / max(_MOST_ORIGINS, len(rooms))))
+    stride = max(1, math.ceil(sum(rooms) / max(most, len(rooms))))
     while season is not None and math.gcd(stride, season) > 1:
         stride += 1
     return stride

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from service.artifact import MOST_INFLATED, ErrorTable, Metadata
 from service.engine import Engine
 from service.intervals import errors_of, fewest_errors, margins, own_errors, own_origins, steps_useful
-from training.backtest import MODEL, Block, Roll, forecast
+from training.backtest import MODEL, Block, Roll, forecast, stride_of
 from training.baselines import Values
 from training.panel import Panel
 from training.parts import Split
@@ -165,15 +165,10 @@ def error_inflation(engine: Engine, panel: Panel, split: Split) -> float:
 def _validation_blocks(panel: Panel, split: Split) -> Iterator[Block]:
     """Origins of some series whose whole horizon lies in the validation part, in step with no season."""
     chosen = np.unique(np.linspace(0, len(panel.series) - 1, min(len(panel.series), _MOST_SERIES)).astype(np.int64))
-    each = max(1, _MOST_ORIGINS // len(chosen))
-    for place in chosen:
-        part = split.boundaries[place]
-        room = part.validation_end - split.horizon - part.train_end + 1
-        if room < 1:
-            continue
-        stride = max(1, math.ceil(room / each))
-        while panel.season is not None and math.gcd(stride, panel.season) > 1:
-            stride += 1
-        steps = np.arange(part.train_end - 1, part.train_end - 1 + room, stride)
-        spread = np.ones((1, len(panel.features)))
-        yield Block(panel.series[place], steps, int(steps[0]), {}, spread)
+    parts = [(panel.series[place], split.boundaries[place]) for place in chosen]
+    rooms = [max(0, part.validation_end - split.horizon - part.train_end + 1) for _, part in parts]
+    stride = stride_of(rooms, panel.season, _MOST_ORIGINS)
+    for (one, part), room in zip(parts, rooms, strict=True):
+        if room:
+            steps = np.arange(part.train_end - 1, part.train_end - 1 + room, stride)
+            yield Block(one, steps, int(steps[0]), {}, np.ones((1, len(panel.features))))

@@ -101,7 +101,7 @@ def _coverage(found: Mapping[str, Mapping[str, Any]]) -> str:
             "each window's own past where it is long enough, otherwise on the model file's. The simple methods make",
             "theirs in the same way, of their own errors before each origin. A model that was fitted on the series has",
             "seen a part of that past, and was better there than it is now: its errors are taken for as much larger as",
-            "the validation part said when it was fitted, of births 1.28 times.\n",
+            "the validation part said when it was fitted.\n",
             _table(heads, lines),
             "The model's by lead time, in percent:\n",
             _table(["", "level", "lead time: held"], by_lead, "---"),
