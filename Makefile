@@ -13,7 +13,7 @@ DATA ?= data
 BENCH_MODELS := .cache/bench/models/.ready
 
 PIP_INSTALL := -m pip --disable-pip-version-check install --quiet
-UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11
+UV_COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --no-header --no-annotate --python-version 3.11
 UPGRADE ?=
 
 .DEFAULT_GOAL := help

@@ -7,7 +7,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -55,13 +55,17 @@ TRAINING_ONLY = ["tensorflow", "tensorflow-cpu", "keras", "onnx", "pandas", "pya
 def pins(lock: str) -> Mapping[str, set[Version]]:
     """Every package of a lock with its versions: more than one where Python versions or platforms need others."""
     found: dict[str, set[Version]] = {}
-    for line in (ROOT / "locks" / f"{lock}.txt").read_text().splitlines():
-        if line and not line.startswith((" ", "#")):
-            requirement = Requirement(line.removesuffix("\\").strip())
-            (specifier,) = requirement.specifier
-            assert specifier.operator == "==", line
-            found.setdefault(canonicalize_name(requirement.name), set()).add(Version(specifier.version))
+    for entry in entries(lock):
+        (specifier,) = entry.specifier
+        assert specifier.operator == "==", entry
+        found.setdefault(canonicalize_name(entry.name), set()).add(Version(specifier.version))
     return found
+
+
+def entries(lock: str) -> list[Requirement]:
+    """What a lock pins, entry by entry."""
+    lines = (ROOT / "locks" / f"{lock}.txt").read_text().splitlines()
+    return [Requirement(line.removesuffix("\\").strip()) for line in lines if line and not line.startswith((" ", "#"))]
 
 
 def unsatisfied(requirements: list[str], pinned: Mapping[str, set[Version]]) -> list[str]:
@@ -88,6 +92,26 @@ def test_a_lock_that_is_out_of_date_would_be_noticed() -> None:
 def test_every_pin_has_hashes(lock: str) -> None:
     entries = re.split(r"\n(?=\S)", (ROOT / "locks" / f"{lock}.txt").read_text().strip())
     assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_a_package_that_others_ask_for_with_extras_is_pinned_with_them() -> None:
+    """Pip takes the newest version of one that is not, which has none of the hashes, as soon as there is a newer one."""
+    named = {canonicalize_name(entry.name): entry.extras for entry in entries("development")}
+    wanted = [
+        (name, asked)
+        for name in named
+        for asked in map(Requirement, requirements_of(name))
+        if asked.extras and any(asked.marker is None or asked.marker.evaluate({"extra": e}) for e in ["", *named[name]])
+    ]
+    assert {asked.name for _, asked in wanted} >= {"coverage"}
+    assert [one for one in wanted if not one[1].extras <= named[canonicalize_name(one[1].name)]] == []
+
+
+def requirements_of(name: str) -> list[str]:
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:  # it is for another platform or Python
+        return []
 
 
 @pytest.mark.parametrize(
