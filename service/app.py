@@ -21,6 +21,7 @@ from service.api.journal import Journal
 from service.api.observation import Observed, Observer
 from service.api.openapi import TITLE, build_openapi
 from service.api.policy import OtherOrigins, Policy
+from service.api.reader import Reader
 from service.api.shortcut import Shortcut
 from service.api.state import Service, State
 from service.api.tracing import tracing_from
@@ -80,7 +81,7 @@ def create_app(
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
         observer = _observer(settings, counts, environ)
-        service = Service(settings, registry, scheduler, counts, shadows, access, observer)
+        service = Service(settings, registry, scheduler, counts, shadows, access, observer, Reader())
         if settings.cache_bytes:
             service.cache = Cache(settings.cache_bytes, counts)
         if owns_process:
@@ -92,6 +93,7 @@ def create_app(
         with suppress(asyncio.CancelledError):
             await watching_keys
         await service.scheduler.close()
+        await service.reader.close()
         if watching is not None:
             await asyncio.to_thread(watching.close)
         await asyncio.to_thread(shadows.close)

@@ -25,6 +25,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class InvalidRequest(LeadtimeError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("; ".join(f"{fault.pointer or '(body)'}: {fault.message}" for fault in faults))
         self.faults = tuple(faults)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[Fault, ...]]]:
+        """Pickle the faults; they come from another process where a body is large."""
+        return type(self), (self.faults,)
 
 
 class ForecastOutOfRange(InvalidRequest):

@@ -10,7 +10,7 @@ from service.backlog import Backlog
 from service.batch import Batch, InformedBatch
 from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange
 from service.metrics import Cell
-from service.sequences import Group, Model, Request
+from service.sequences import NOT_IN_TIME, Group, Model, Request
 from service.shares import Shares
 
 # Rows that are prefilled together. Sharing a run saves what a time step costs beside its arithmetic: from 16 to 64 rows
@@ -86,7 +86,7 @@ class Lane:
         if now < self._deadline:
             return
         for request in [request for request in self._live if request.deadline <= now and not request.is_done]:
-            self._fail(request, DeadlineExceeded("the forecast was not complete in the time that the request had"))
+            self._fail(request, DeadlineExceeded(NOT_IN_TIME))
             expired.add()
         self._deadline = min((request.deadline for request in self._live), default=math.inf)
 

@@ -176,6 +176,13 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._read(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn closes at once, and says nothing
+        """Close, for the client has: soon, and not all at once. TLS closes by itself."""
+        if self.scheme == "https":
+            return False
+        self.server_state.close_in_turn(self.transport)
+        return True
+
     def pause_writing(self) -> None:
         """Know that the client does not read what is written."""
         super().pause_writing()

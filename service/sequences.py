@@ -1,7 +1,7 @@
 """The sequences of a request: the windows of one call, and how they are handed out to be run together."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from service.backlog import Work
 from service.drift import Drift
 from service.pace import Pace
 from service.window import Values, end_of
+
+NOT_IN_TIME: Final = "the forecast was not complete in the time that the request had"
+"""What is said to a request whose time is up."""
 
 
 class Model(Protocol):

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+from collections import deque
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -25,6 +26,7 @@ ACCEPTING_SECONDS: Final = 0.2
 """How long connections that had been begun before new ones were refused are waited for."""
 
 _LOOK_SECONDS: Final = 0.02
+_CLOSED_IN_A_TURN: Final = 2
 # What is cancelled has so long to answer, and a process that is to end at once so long to do it.
 _LAST_WORDS_SECONDS: Final = 1.0
 
@@ -45,6 +47,22 @@ class Connections(ServerState):
         self.resting = 0
         """How many rest from reading what is of no use to anybody."""
         self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
+        self._left: deque[asyncio.Transport] = deque()
+
+    def close_in_turn(self, transport: asyncio.Transport) -> None:
+        """Close a connection that its client has left, in one of the next turns of the loop, a few in each.
+
+        Hundreds that are left at once would have everybody else wait until all of them are closed.
+        """
+        if not self._left:
+            asyncio.get_running_loop().call_soon(self._close_some)
+        self._left.append(transport)
+
+    def _close_some(self) -> None:
+        for _ in range(min(_CLOSED_IN_A_TURN, len(self._left))):
+            self._left.popleft().close()
+        if self._left:
+            asyncio.get_running_loop().call_soon(self._close_some)
 
     @property
     def default_lines(self) -> bytes:

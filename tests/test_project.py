@@ -95,7 +95,7 @@ def test_every_pin_has_hashes(lock: str) -> None:
 
 
 def test_a_package_that_others_ask_for_with_extras_is_pinned_with_them() -> None:
-    """Pip takes the newest version of one that is not, which has none of the hashes, as soon as there is a newer one."""
+    """Of one that is not, pip takes the newest version, whose hashes nobody has pinned."""
     named = {canonicalize_name(entry.name): entry.extras for entry in entries("development")}
     wanted = [
         (name, asked)

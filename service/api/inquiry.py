@@ -6,7 +6,9 @@ messages of ASGI.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
 from typing import Final
 
 import orjson
@@ -15,23 +17,24 @@ from starlette.types import Receive, Scope
 
 from service.api.access import secrets_of
 from service.api.admission import check_is_in_time
-from service.api.arrow import Table, read_request, write_answer
+from service.api.arrow import read_request, write_answer
 from service.api.body import read_body
 from service.api.cache import may_keep
 from service.api.connection import while_connected
 from service.api.faults import IN_JSON, parse
 from service.api.headers import ARROW, JSON, Wishes, read_headers
 from service.api.intervals import Entry, Plan, plan_for, steps_of_past
-from service.api.known import with_known
+from service.api.known import Told, with_known
 from service.api.origins import timestamps_for
+from service.api.reader import is_large
 from service.api.shortcut import Content, End
 from service.api.state import Service
 from service.api.trip import Trip, trip_of
 from service.api.windows import Windows, windows_for
-from service.errors import Fault, ForecastOutOfRange, InvalidRequest, LeadtimeError, ShuttingDown
+from service.errors import DeadlineExceeded, Fault, ForecastOutOfRange, InvalidRequest, LeadtimeError, ShuttingDown
 from service.routing import answering
 from service.schemas import ForecastRequest, MultiStepRequest
-from service.sequences import Request
+from service.sequences import NOT_IN_TIME, Request
 from service.versions import ServedModel
 from service.window import Values
 
@@ -59,7 +62,11 @@ class Inquiries:
         """
         service: Service = scope["state"]["service"]
         inquiry = self.inquire(service, scope["headers"], scope.get("client"), trip_of(scope))
-        inquiry.take(await read_body(receive, service.settings.max_body_bytes))
+        body = await read_body(receive, service.settings.max_body_bytes)
+        if inquiry.is_large(body):
+            await inquiry.take_aside(body, receive)
+        else:
+            inquiry.take(body)
         return await inquiry.complete(receive)
 
     def inquire(
@@ -99,7 +106,7 @@ class Inquiry:
         "_request",
         "_schema",
         "_service",
-        "_table",
+        "_told",
         "_trip",
         "_windows",
         "_wishes",
@@ -109,7 +116,7 @@ class Inquiry:
     _model: ServedModel
     _name: str
     _question: ForecastRequest
-    _table: Table | None
+    _told: Told | None
     _windows: Windows
 
     def __init__(
@@ -136,14 +143,59 @@ class Inquiry:
         self._key: bytes | None = None
         """By which the answer is to be kept."""
 
+    def is_large(self, body: bytes) -> bool:
+        """Whether others would wait too long while the body is read: `take_aside` has them not wait."""
+        return not self._wishes.from_arrow and is_large(body)
+
     def take(self, body: bytes) -> None:
         """Read the body.
 
         Raises:
             LeadtimeError: it cannot be answered.
         """
+        if self._is_known(body):
+            return
+        settings = self._service.settings
+        if self._wishes.from_arrow:
+            question, self._told = read_request(self._schema, body, settings)
+            steps = self._find(question)
+            self._windows = self._told.windows_for(self._model.engine.metadata, self._horizon, settings)
+        else:
+            question, self._told = parse(self._schema, body), None
+            steps = self._find(question)
+            self._windows = windows_for(question, self._model.engine.metadata, self._horizon, settings, steps)
+
+    async def take_aside(self, body: bytes, receive: Receive) -> None:
+        """Read the body in another process; `receive` tells of the client's end.
+
+        Raises:
+            LeadtimeError: it cannot be answered.
+            ClientDisconnect: the client has hung up.
+        """
+        if not self._is_known(body):
+            with self._told_of_a_stop():
+                await while_connected(receive, self._read_aside(body))
+
+    async def _read_aside(self, body: bytes) -> None:
+        service, seconds = self._service, self._wishes.seconds
+        begun = perf_counter()
+        try:
+            async with asyncio.timeout(seconds), service.reader.turn() as turn:
+                steps = self._find(await turn.read(body, is_one_step=self._is_one_step))
+                metadata = self._model.engine.metadata
+                self._told = aside = await turn.take(metadata, self._horizon, service.settings, steps)
+        except TimeoutError:
+            raise DeadlineExceeded(NOT_IN_TIME) from None
+        self._windows = aside.windows
+        self._wishes = self._wishes._replace(seconds=max(seconds - (perf_counter() - begun), 0.0))
+
+    def _is_known(self, body: bytes) -> bool:
+        """Whether the answer to the body was given before.
+
+        Raises:
+            Overloaded: it would be late.
+        """
         service, trip, wishes = self._service, self._trip, self._wishes
-        settings = service.settings
         if service.cache is not None:
             key = service.cache.key(body, self._is_one_step, wishes.from_arrow, wishes.to_arrow)
             found = service.cache.find(key, service.registry)
@@ -151,17 +203,22 @@ class Inquiry:
                 if trip is not None:
                     trip.model = found[0]
                 self._kept = found[1]
-                return
+                return True
             self._key = key
         if service.scheduler.is_crowded and not (trip is not None and trip.is_in_time):
             check_is_in_time(service, wishes.seconds, body, self._client)
-        if wishes.from_arrow:
-            question, self._table = read_request(self._schema, body, settings)
-        else:
-            question, self._table = parse(self._schema, body), None
+        return False
+
+    def _find(self, question: ForecastRequest) -> int | None:
+        """Find the model that answers, and how many steps of the windows it may use beyond its context, if any.
+
+        Raises:
+            NotFound: there is none.
+        """
+        service, trip = self._service, self._trip
         self._question = question
         self._horizon = horizon = question.horizon if isinstance(question, MultiStepRequest) else 1
-        self._name = question.model or settings.default_model
+        self._name = question.model or service.settings.default_model
         model = service.registry.find(self._name, question.version)
         if self._key is not None and not (may_keep(model) and (question.samples is None or question.seed is not None)):
             self._key = None
@@ -170,12 +227,7 @@ class Inquiry:
         self._model = model
         if trip is not None:
             trip.model = model
-        metadata = model.engine.metadata
-        if self._table is None:
-            steps = steps_of_past(metadata, horizon) if self._wants_intervals else _steps_of_shadow(model)
-            self._windows = windows_for(question, metadata, horizon, settings, steps)
-        else:
-            self._windows = self._table.windows_for(metadata, horizon, settings)
+        return steps_of_past(model.engine.metadata, horizon) if self._wants_intervals else _steps_of_shadow(model)
 
     def ask(self, body: bytes, end: End) -> bool:
         """Read the body and have the answer, or why there is none, told to `end`, now or in a later turn of the loop.
@@ -232,7 +284,7 @@ class Inquiry:
         if question.origin is not None or question.frequency is not None:
             times = await timestamps_for(question, len(windows.arrays), horizon, metadata.frequency)
         if model.engine.known or question.future is not None or question.futures is not None:
-            windows = self._windows = await with_known(windows, question, self._table, metadata, horizon)
+            windows = self._windows = await with_known(windows, question, self._told, metadata, horizon)
         plan: Plan | None = None
         rows, known, scales = windows.arrays, windows.known, None
         if self._wants_intervals:
@@ -251,15 +303,11 @@ class Inquiry:
             client=self._client,
         )
         try:
-            if len(rows) * horizon < _WORTH_WATCHING:
-                forecasts = await work
-            else:
-                forecasts = await while_connected(receive, work)
-        except asyncio.CancelledError:
-            # The server cancels what outlasts the drain; its client is still there and hears why.
-            if not service.draining:
-                raise
-            raise ShuttingDown(STOPPED) from None
+            with self._told_of_a_stop():
+                if len(rows) * horizon < _WORTH_WATCHING:
+                    forecasts = await work
+                else:
+                    forecasts = await while_connected(receive, work)
         except ForecastOutOfRange as error:
             raise self._placed(error, plan) from None
         beside = None
@@ -269,6 +317,16 @@ class Inquiry:
             heavy = plan.is_heavy
             forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if heavy else plan.answer(forecasts)
         return self._answer(forecasts, times, beside)
+
+    @contextmanager
+    def _told_of_a_stop(self) -> Iterator[None]:
+        """Say that the service stops: it cancels what outlasts the drain, whose client is still there."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._service.draining:
+                raise
+            raise ShuttingDown(STOPPED) from None
 
     @property
     def _wants_intervals(self) -> bool:

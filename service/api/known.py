@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from service.api.arrow import Table
 from service.api.futures import futures_for
 from service.api.origins import calendars_for
 from service.api.windows import Windows
@@ -18,20 +17,25 @@ from service.window import Values
 _WORTH_A_THREAD: Final = 1_000
 
 
+class Told(Protocol):
+    """What has the futures of a request that does not hold them itself."""
+
+    def futures_for(self, request: ForecastRequest, metadata: Metadata, horizon: int) -> list[Values]:
+        """The future of each window's exogenous columns, each (horizon, exogenous)."""
+
+
 async def with_known(
-    windows: Windows, request: ForecastRequest, table: Table | None, metadata: Metadata, horizon: int
+    windows: Windows, request: ForecastRequest, told: Told | None, metadata: Metadata, horizon: int
 ) -> Windows:
     """The windows of a request without the exogenous columns in their rows, and with what is known.
 
-    `table` has the futures where the request came as a stream. Whether there is an origin for each window has been
-    looked at.
+    `told` has the futures where the request came as a stream, or was read in another process. Whether there is an
+    origin for each window has been looked at.
 
     Raises:
         InvalidRequest: a future or an origin is missing, not such as the model needs, or sent to one that takes none.
     """
-    futures = (
-        futures_for(request, metadata, horizon) if table is None else table.futures_for(request, metadata, horizon)
-    )
+    futures = futures_for(request, metadata, horizon) if told is None else told.futures_for(request, metadata, horizon)
     if not metadata.known:
         return windows
     calendars: Sequence[Values] = ()

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from service.api.access import Access
 from service.api.cache import Cache
 from service.api.observation import Observer
+from service.api.reader import Reader
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
@@ -27,6 +28,7 @@ class Service:
     shadows: Shadows
     access: Access
     observer: Observer
+    reader: Reader
     cache: Cache | None = None
     """Answers that were given; None where none are kept."""
     draining: bool = False

@@ -6,6 +6,7 @@ import json
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,9 @@ class Serving:
         await self._task
         self._watchdog.close()
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self._listener.getsockname())
+
     async def talk(self, talk: Talk) -> None:
         reader, writer = await asyncio.open_connection(*self._listener.getsockname())
         await talk(reader, writer)
@@ -143,6 +147,26 @@ def test_a_connection_leaves_nothing_for_the_collector_of_cycles(talk: Talk, tmp
                 gc.enable()
 
     uvloop.run(scenario())
+
+
+def test_connections_that_are_left_at_once_are_closed_a_few_in_each_turn_of_the_loop(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    count = 60
+    open_at_each_turn: list[int] = []
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            connections = serving.server.server_state.connections
+            clients = [serving.connect() for _ in range(count)]
+            await until(lambda: len(connections) == count)
+            for client in clients:
+                client.close()
+            while connections:
+                open_at_each_turn.append(len(connections))
+                await asyncio.sleep(0)
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert max(before - after for before, after in pairwise([count, *open_at_each_turn, 0])) < 5
 
 
 def test_of_many_requests_in_one_go_a_few_are_read_ahead_and_all_are_answered_in_their_order(tmp_path: Path) -> None:
