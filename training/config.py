@@ -251,6 +251,11 @@ class Ensembling(_Section):
         default=1, description="Epochs of each seed whose weights are members, those of least validation loss."
     )
     combine: Combine = Field(default="mean", description="Of the members' forecasts, at each step.")
+    autoregression: Annotated[int, Field(ge=2, le=LONGEST_CONTEXT)] | None = Field(
+        default=None,
+        description="With network.output `horizon`: steps that a linear autoregression sees, which is fitted by least "
+        "squares, and whose forecasts and those of the networks are averaged; none where not given.",
+    )
 
 
 class Tuning(_Section):
@@ -309,6 +314,14 @@ class Config(_Section):
             raise _contradiction(
                 "fitting.closing_epochs",
                 "they go on from one epoch of each seed: leave them away, or ensemble.checkpoints",
+            )
+        if self.ensemble.autoregression is not None and self.network.output != "horizon":
+            raise _contradiction("ensemble.autoregression", "goes with network.output = 'horizon' alone: leave it away")
+        if (self.ensemble.autoregression or 0) > self.network.context_length:
+            raise _contradiction(
+                "ensemble.autoregression",
+                f"it would see more steps than the networks are given (network.context_length): may be at most "
+                f"{self.network.context_length}",
             )
         if self.fitting.loss == "pinball" and self.tune.loss is not None:
             raise _contradiction(

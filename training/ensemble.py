@@ -4,6 +4,9 @@ What a window is measured by, its history and its seasons are the same for all m
 computed, and carried in the state row, once; only the recurrent states of each member stand side by side. The service
 feeds the combined forecast back, so that all members go on from the same future: it need not know that they are many.
 
+Beside the networks there may be a linear autoregression of the whole horizon, which errs differently from all of them:
+half of the forecast is then its own.
+
 Forecasts are combined in the units that the members were fitted in, which for logarithms makes their mean a geometric
 one.
 """
@@ -14,12 +17,15 @@ from typing import Any, Self
 import keras
 import numpy as np
 import numpy.typing as npt
+from keras import layers
 
 from training.config import Combine
 from training.measure import Measure
 from training.model import Carried, Forecaster, Operations, Reading
 
 Weights = Sequence[npt.NDArray[np.float32]]
+Kernel = npt.NDArray[np.float32]
+"""(steps - 1, horizon): how much of its difference to the last step each one before adds to each one ahead."""
 
 
 @keras.saving.register_keras_serializable(package="leadtime")
@@ -29,20 +35,29 @@ class Ensemble(Forecaster):
     Args:
         members: how many they are.
         combine: whether the mean or the median of their forecasts is given, and fed back.
+        autoregression: how many steps the linear autoregression sees; 0 for none.
         given: what each of them is made of; see `Forecaster`.
     """
 
-    def __init__(self, *, members: int, combine: Combine, **given: Any) -> None:
+    def __init__(self, *, members: int, combine: Combine, autoregression: int = 0, **given: Any) -> None:
         self._count = members  # before the base class, which makes the layers
         self.combine = combine
+        self.autoregression = autoregression
         super().__init__(**given)
+        self.memory = max(self.memory, autoregression)
 
     @classmethod
-    def of(cls, network: Forecaster, weights: Sequence[Weights], combine: Combine) -> Self:
-        """The ensemble of networks that are like one but have weights of their own."""
+    def of(
+        cls, network: Forecaster, weights: Sequence[Weights], combine: Combine, regression: Kernel | None = None
+    ) -> Self:
+        """The ensemble of networks that are like one but have weights of their own.
+
+        `regression` are the weights of the linear autoregression beside them, as `training.autoregression` fits them.
+        """
         made = cls(
             members=len(weights),
             combine=combine,
+            autoregression=0 if regression is None else len(regression) + 1,
             network=network.network,
             features=network.features,
             lags=network.lags,
@@ -51,13 +66,21 @@ class Ensemble(Forecaster):
         )
         for member, held in zip(made.members, weights, strict=True):
             member.set_weights(list(held))
+        if made.regression is not None:
+            made.regression.set_weights([regression])
         return made
 
     def build(self, input_shape: Any = None) -> None:
+        if self.regression is not None:
+            self.regression.build((None, None, self.autoregression - 1))
         self.built = True  # the members have built themselves
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"members": self._count, "combine": self.combine}
+        return super().get_config() | {
+            "members": self._count,
+            "combine": self.combine,
+            "autoregression": self.autoregression,
+        }
 
     def _make_layers(self) -> None:
         self.members = [
@@ -70,6 +93,7 @@ class Ensemble(Forecaster):
             )
             for _ in range(self._count)
         ]
+        self.regression = layers.Dense(self.horizon, use_bias=False, name="regress") if self.autoregression else None
 
     def _hidden(self) -> list[list[int]]:
         return [widths for member in self.members for widths in member._hidden()]
@@ -95,7 +119,13 @@ class Ensemble(Forecaster):
 
     def _unfold(self, ops: Operations, reading: Reading, carried: Carried) -> Any:
         each = [member._unfold(ops, own, carried) for member, own in zip(self.members, self._own(reading), strict=True)]
-        return self._together(ops, each)
+        together = self._together(ops, each)
+        if self.regression is None:
+            return together
+        last = ops.steps(reading.centred, -1, None)
+        past = ops.transpose(ops.steps(reading.history, -self.autoregression, -1) - last, (2, 1, 0))
+        linear = ops.transpose(ops.dense([self.regression], past), (2, 1, 0)) + last
+        return (together + linear) * 0.5
 
     def _own(self, reading: Reading) -> list[Reading]:
         """What each member made of a sequence."""

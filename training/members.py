@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from service.cores import usable_cores
+from training.autoregression import fit_autoregression
 from training.config import Config
 from training.errors import FittingError, TrainingError
 from training.panel import Panel
@@ -113,7 +114,8 @@ def fit_members(
         runs = _Workshop(panel, split, config, checkpoints, told).run(jobs or usable_cores())
     judged = network = _together(panel, split, config, [held for run in runs for held in run.kept.values()])
     if config.fitting.closing_epochs:
-        network = _together(panel, split, config, [run.closed for run in runs if run.closed is not None])
+        closed = [run.closed for run in runs if run.closed is not None]
+        network = _together(panel, split, config, closed, closing=True)
     return Members(network, judged, tuple(runs))
 
 
@@ -125,13 +127,21 @@ def _checkpoint(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}.npz"
 
 
-def _together(panel: Panel, split: Split, config: Config, weights: "list[Weights]") -> "Forecaster":
+def _together(
+    panel: Panel, split: Split, config: Config, weights: "list[Weights]", *, closing: bool = False
+) -> "Forecaster":
     from training.ensemble import Ensemble
     from training.fit import unfitted
 
     network = unfitted(panel, split, config)
-    if len(weights) > 1:
-        return Ensemble.of(network, weights, config.ensemble.combine)
+    regression = None
+    if config.ensemble.autoregression is not None:
+        logarithms = config.network.transform == "log"
+        regression = fit_autoregression(
+            panel, split, config.ensemble.autoregression, logarithms=logarithms, closing=closing
+        )
+    if len(weights) > 1 or regression is not None:
+        return Ensemble.of(network, weights, config.ensemble.combine, regression)
     network.set_weights(weights[0])
     return network
 

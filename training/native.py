@@ -232,9 +232,9 @@ class Recorder:
         return self.node("If", some, then_branch=branches[0], else_branch=branches[1])
 
     def dense(self, layers: Sequence[Any], x: Any) -> Any:
-        kernel = np.concatenate([numbers(layer.kernel) for layer in layers], axis=1)
-        bias = np.concatenate([numbers(layer.bias) for layer in layers])
-        return self.node("MatMul", x, kernel) + bias
+        given = self.node("MatMul", x, np.concatenate([numbers(layer.kernel) for layer in layers], axis=1))
+        biases = [numbers(layer.bias) for layer in layers if layer.use_bias]
+        return given + np.concatenate(biases) if biases else given
 
     def normalised(self, layer: Any, x: Any) -> Any:
         if layer is None:

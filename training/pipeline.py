@@ -298,6 +298,8 @@ def _description(source: str, panel: Panel, config: Config, count: int) -> str:
     network = f"A {config.network.summary}"
     if count > 1:
         network = f"The {config.ensemble.combine} of {count} networks, each a {config.network.summary}"
+    if config.ensemble.autoregression is not None:
+        network += f", and a linear autoregression over {config.ensemble.autoregression} steps"
     return f"{network}, fitted on {many}{features} in {source}{spacing}."[:2000]
 
 

@@ -91,6 +91,38 @@ def test_what_is_served_over_several_steps_is_what_keras_members_combine_at_each
     np.testing.assert_allclose(asyncio.run(served())[:, :shown], wanted[:, :shown], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("features", [1, 2])
+@pytest.mark.parametrize(("count", "steps"), [(1, 3), (2, CONTEXT)], ids=["one network", "as many steps as there are"])
+def test_half_of_the_forecast_is_the_linear_autoregressions_where_there_is_one(
+    features: int, count: int, steps: int, tmp_path: Path
+) -> None:
+    members = members_of(count, features, output="horizon", lags=[3])
+    weights = np.random.default_rng(2).normal(0, 0.3, (steps - 1, HORIZON)).astype(np.float32)
+    engine = exported(
+        tmp_path / "model.onnx", Ensemble.of(members[0], [one.get_weights() for one in members], "mean", weights)
+    )
+    given = windows(features)
+    last = given[:, -1:]
+    linear = last + np.einsum("btf,th->bhf", given[:, -steps:-1] - last, weights)
+    wanted = (iterated_apart(members, given, "mean") + linear) / 2
+
+    async def served() -> Any:
+        return await Scheduler(max_batch=2).forecast(engine, list(given), HORIZON)
+
+    np.testing.assert_allclose(asyncio.run(served()), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_ensemble_with_a_linear_autoregression_is_taken_up_again_as_it_was() -> None:
+    members = members_of(1, output="horizon")
+    weights = np.full((4, HORIZON), 0.1, np.float32)
+    made = Ensemble.of(members[0], [members[0].get_weights()], "mean", weights)
+
+    again = Ensemble.from_config(made.get_config())
+    again.set_weights(made.get_weights())
+
+    np.testing.assert_allclose(again.ahead(windows())[0], made.ahead(windows())[0])
+
+
 def test_each_member_is_written_as_native_nodes_and_what_they_share_once(tmp_path: Path) -> None:
     members = members_of(5, layers=[4, 4], lags=[3])
     alone = operators(convert(members[0]).graph)

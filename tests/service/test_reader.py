@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from service.api import reader
+from service.api import inquiry, reader
 from service.api.aside import Packed
 from service.api.inquiry import STOPPED
 from service.api.reader import Reader, is_large
@@ -106,8 +106,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 @contextmanager
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "_MANY_BYTES", -1)
-        patch.setattr(reader, "_MANY_VALUES", -1)
+        patch.setattr(inquiry, "is_large", lambda body: True)
         yield
 
 
@@ -167,8 +166,9 @@ def test_what_is_read_aside_is_answered_as_if_it_had_been_read_here(started: Sta
         (b"[" + b"1," * 32_768 + b"1]", False),
         (b"[" + b"1," * 32_769 + b"1]", True),
         (b"[" + b"1," * 10 + b" " * 1_000_000 + b"1]", False),
+        (b"[" + b" " * 1_000_000 + b"1," * 32_769 + b"1]", True),
     ],
-    ids=["as many values as are read here", "one more", "nothing but space"],
+    ids=["as many values as are read here", "one more", "nothing but space", "many behind much space"],
 )
 def test_large_is_what_has_many_values(body: bytes, large: bool) -> None:
     assert is_large(body) is large

@@ -97,6 +97,15 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "momentum for Adam": ("[fitting]\nmomentum = 0.9", "fitting.momentum: goes with fitting.optimiser = 'sgd' alone"),
     "two ways of clipping": ("[fitting]\nclip_value = 1.0", "fitting.clip_value: a gradient is clipped in one way"),
+    "ensemble: an autoregression of one step after another": (
+        "[ensemble]\nautoregression = 24",
+        "ensemble.autoregression: goes with network.output = 'horizon' alone: leave it away",
+    ),
+    "ensemble: an autoregression that would see too much": (
+        '[network]\noutput = "horizon"\ncontext_length = 20\n[ensemble]\nautoregression = 24',
+        "ensemble.autoregression: it would see more steps than the networks are given (network.context_length): may be "
+        "at most 20",
+    ),
     "ensemble: no seeds": ("[ensemble]\nseeds = 0", "ensemble.seeds: Input should be greater than or equal to 1"),
     "ensemble: no checkpoints": (
         "[ensemble]\ncheckpoints = 0",

@@ -198,7 +198,12 @@ def test_a_fitted_ensemble_tells_of_each_network_in_its_file_and_its_report(
     training = Engine.open(folder / "model.onnx").metadata.training
     assert [member.seed for member in training.members] == [7, 8]
     assert training.validation_loss is not None
-    assert training.configuration["ensemble"] == {"seeds": 2, "checkpoints": 1, "combine": "median"}
+    assert training.configuration["ensemble"] == {
+        "seeds": 2,
+        "checkpoints": 1,
+        "combine": "median",
+        "autoregression": None,
+    }
     report = (folder / "report.html").read_text()
     assert "The networks of the ensemble" in report
     assert re.search(r"<td>2</td><td>8</td><td>[12]</td>", report)
