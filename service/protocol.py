@@ -4,43 +4,33 @@ Bounded, in bytes, in time and in number: a client that never ends its headers w
 a byte at a time, or never reads its answer, would hold a connection for good; and connections that are merely held
 would keep others out.
 
-Short: uvicorn's bookkeeping for ASGI messages costs half as much as a forecast. A small request for one is answered
-without them, in the same words; everything else is uvicorn's.
+Short: a small request for a forecast is an exchange (`service.exchange`), without ASGI's messages; everything else is
+uvicorn's.
 """
 
-import asyncio
 import selectors
 import socket
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Coroutine
 from itertools import islice
-from time import perf_counter
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.admission import refusal, wishes_of
-from service.api.correlation import REQUEST_ID, Correlation, read_correlation
-from service.api.headers import Wishes
-from service.api.inquiry import STOPPED
+from service.api.admission import wishes_of
+from service.api.correlation import read_correlation
 from service.api.observation import Observer
-from service.api.policy import LINES
 from service.api.problems import (
     HEAD_TOO_LARGE,
-    INTERNAL_ERROR,
     MALFORMED_REQUEST,
     OVERLOADED,
     REQUEST_TIMEOUT,
     Kind,
     problem,
 )
-from service.api.shortcut import Answer, Answered, Content, Inquiry, Shortcut, refused
+from service.api.shortcut import Shortcut
 from service.api.state import Service, State
-from service.api.trip import HUNG_UP, Trip
-from service.errors import LeadtimeError, ShuttingDown
-from service.log import MARKS
+from service.exchange import END_OF_LAST, Exchange, Head
 from service.scheduler import REQUESTS_REFUSED
 from service.server import Connections
 
@@ -54,9 +44,6 @@ LARGEST_DIRECT: Final = 65_536
 _LONGEST_KNOWN: Final = 2048
 _MOST_KNOWN: Final = 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_END_OF_ALIVE: Final = b"\r\n" + LINES + b"\r\n"
-_END_OF_LAST: Final = b"\r\n" + LINES + b"connection: close\r\n\r\n"
-_REQUEST_ID_IS: Final = REQUEST_ID + b": "
 _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 
 # What comes in one go is read in parts, and no further while a request waits behind another: where they are many and
@@ -117,8 +104,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _watch: TimerHandle | None = None
     service: Service
     observer: Observer
-    _known: dict[bytes, "Head"]
-    _exchange: "Exchange | None" = None
+    _known: dict[bytes, Head]
+    _exchange: Exchange | None = None
     """The last request that went the short way; others may have come behind it."""
     _answered: RequestResponseCycle | None = None
     """The last request whose answer began on uvicorn's way; others may wait behind it."""
@@ -479,7 +466,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         """Nothing: uvicorn's own timer is never set."""
 
-    def _short_head(self) -> "Head | None":
+    def _short_head(self) -> Head | None:
         """The head of a plain request that has a short way and asks nothing of HTTP's finer points."""
         app = self.app
         if not isinstance(app, Shortcut):
@@ -503,186 +490,12 @@ class BoundedProtocol(HttpToolsProtocol):
         return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), wishes)
 
 
-class Head(NamedTuple):
-    """The head of a small request that goes the short way."""
-
-    answer: Answer
-    path: str
-    headers: list[tuple[bytes, bytes]]
-    length: int
-    """Bytes of the body."""
-    keep_alive: bool
-    correlation: Correlation
-    wishes: Wishes | None
-    """What the headers say; None where they cannot be answered."""
-
-
-class Exchange(Trip):
-    """A small request and its response, without ASGI's messages between."""
-
-    __slots__ = (
-        "_inquiry",
-        "_protocol",
-        "_task",
-        "body",
-        "disconnected",
-        "head",
-        "keep_alive",
-        "message_event",
-        "more_body",
-        "response_complete",
-    )
-
-    def __init__(self, protocol: BoundedProtocol, head: Head) -> None:
-        super().__init__("POST", head.path, head.headers, head.correlation)
-        self.head = head
-        self.body = b""
-        self.more_body = True
-        self.disconnected = False
-        self.response_complete = False
-        self.keep_alive = head.keep_alive
-        self.message_event = _NOBODY_WAITS
-        self._protocol = protocol
-        self._inquiry: Inquiry | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Answer, now or when the answer is there; the body has come."""
-        self.more_body = False
-        self.came = perf_counter()
-        protocol, head = self._protocol, self.head
-        service, wishes = protocol.service, head.wishes
-        if service.scheduler.is_crowded and wishes is not None and not protocol.flow.write_paused:
-            client = service.access.client_of(wishes.secrets, protocol.client)
-            late = refusal(service, wishes.seconds, self.body, client)
-            if late is not None:
-                self.refused = OVERLOADED.name
-                self._write(late)
-                return
-            self.is_in_time = True
-        try:
-            self._inquiry = inquiry = head.answer.inquire(service, self.headers, protocol.client, self, wishes)
-            protocol.server_state.exchanges.add(self)
-            if not inquiry.ask(self.body, self._end):
-                self._begin_task(self._complete(inquiry))
-        except Exception as error:
-            self._end(None, error)
-
-    def give_up(self) -> None:
-        """Stop working for a client that is gone."""
-        self.disconnected = True
-        if self._task is not None:
-            self._task.cancel()
-        elif self._inquiry is not None and not self.response_complete:
-            self._inquiry.give_up()
-            self._end(None, None)
-
-    def stop(self) -> None:
-        """Answer that the service stops, where no task does."""
-        if self._inquiry is not None:
-            self._inquiry.give_up(ShuttingDown(STOPPED))
-
-    def _begin_task(self, work: Coroutine[Any, Any, None]) -> None:
-        tasks = self._protocol.tasks
-        self._protocol.server_state.exchanges.discard(self)
-        self._task = self._protocol.loop.create_task(work)
-        tasks.add(self._task)
-        # Not at the end of the work, which a task that is cancelled before its first step never enters.
-        self._task.add_done_callback(tasks.discard)
-
-    async def _complete(self, inquiry: Inquiry) -> None:
-        """Answer a request that takes a while to read or to answer."""
-        try:
-            content = await inquiry.complete(_never)
-        except Exception as error:
-            self._end(None, error)
-        except asyncio.CancelledError:
-            self._protocol.observer.finish(self, HUNG_UP)
-            raise
-        else:
-            self._end(content, None)
-
-    def _end(self, content: Content | None, error: BaseException | None) -> None:
-        """Write the answer, or why there is none, unless the client is gone."""
-        protocol = self._protocol
-        self._inquiry = None  # which has this method, and the two would keep each other
-        protocol.server_state.exchanges.discard(self)
-        if self.disconnected:
-            protocol.observer.finish(self, HUNG_UP)
-        elif protocol.flow.write_paused:
-            self._begin_task(self._write_later(content, error))
-        elif content is None:
-            self._write(self._response(error))
-        else:
-            self._write_content(content)
-
-    def _response(self, error: BaseException | None) -> Answered:
-        try:
-            if isinstance(error, LeadtimeError):
-                return refused(error, self)
-        except LeadtimeError:
-            pass  # it is none that a client is told of
-        self.refused = INTERNAL_ERROR.name
-        token = MARKS.set(self.marks)
-        self._protocol.logger.error("Exception in ASGI application\n", exc_info=error)
-        MARKS.reset(token)
-        failure = problem(INTERNAL_ERROR, INTERNAL_ERROR.detail)
-        return Answered(failure.status_code, failure.raw_headers, bytes(failure.body))
-
-    async def _write_later(self, content: Content | None, error: BaseException | None) -> None:
-        try:
-            await self._protocol.flow.drain()
-        except asyncio.CancelledError:
-            self._protocol.observer.finish(self, HUNG_UP)
-            raise
-        self._end(content, error)
-
-    def _write_content(self, content: Content) -> None:
-        body, media_type = content
-        self._write_parts(200, b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), media_type), body)
-
-    def _write(self, response: Answered) -> None:
-        lines = b"".join([b"%b: %b\r\n" % header for header in response.headers])
-        self._write_parts(response.status, lines, response.content)
-
-    def _write_parts(self, status: int, lines: bytes, body: bytes) -> None:
-        protocol = self._protocol
-        # Counted first: what is answered has been counted, whatever becomes of this process.
-        observer = protocol.observer
-        ended = observer.count(self, status)
-        end = _END_OF_ALIVE if self.keep_alive else _END_OF_LAST
-        head = STATUS_LINE[status], protocol.server_state.default_lines, lines, _REQUEST_ID_IS, self.request_id, end
-        protocol.transport.write(b"".join((*head, body)))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        if observer.tells:
-            observer.tell(self, status, ended)
-        protocol.on_response_complete()
-
-
-async def _never() -> Message:
-    # Whoever waits for the client's end is cancelled with the exchange when it comes.
-    await asyncio.get_running_loop().create_future()
-    return {"type": "http.disconnect"}
-
-
 def _words(kind: Kind, detail: str, *, retry_after: int | None = None) -> bytes:
     """A whole response, after which the connection is closed."""
     response = problem(kind, detail, headers={} if retry_after is None else {"Retry-After": str(retry_after)})
     lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
-    return b"".join([STATUS_LINE[kind.status], *lines, _END_OF_LAST[2:], bytes(response.body)])
+    return b"".join([STATUS_LINE[kind.status], *lines, END_OF_LAST[2:], bytes(response.body)])
 
 
 def _asks_to_go_on(name: bytes, value: bytes) -> bool:
     return name == b"expect" and value.lower() == b"100-continue"
-
-
-class _Nobody:
-    """Stands for the event that wakes whoever waits for messages of ASGI: nobody does."""
-
-    def set(self) -> None:
-        pass
-
-
-_NOBODY_WAITS: Final = cast(Any, _Nobody())
