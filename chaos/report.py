@@ -55,6 +55,10 @@ _FOUND: Final = """\
   of them was worked on to its end. Every request of the connection is told.
 - Mixed load for half an hour: 13 of 900,535 requests, just behind reloads on a machine that had no time, were refused
   as late: the first runs of a new version had said that a row takes long. Nobody is refused by a model's first 64 runs.
+- Bad clients: half a million numbers in one request, twice a second, made the 99th percentile of a polite client 12.9
+  times as long, for nobody is served while they are read. A process beside the worker reads them.
+- Bad clients: connections that are left fifty at a time were closed in one turn of the loop, and made it 2.7 times as
+  long. Two are closed in each turn.
 - Artifacts: a file whose metadata are no UTF-8 was refused with the name of a Python error in the place of a reason.
 """
 
