@@ -22,6 +22,7 @@ _AT_MOST_MS: Final = 1000
 # What changed before the file system was asked is told by nobody, nor is that the folder is another one: a look comes
 # this soon after the asking, and the folder is compared this often.
 _TURN_MS: Final = 200
+_GONE_SECONDS: Final = 0.5
 
 _log: Final = logging.getLogger("leadtime.watch")
 
@@ -51,7 +52,9 @@ class Watch:
             # What the library raises where a folder cannot be watched has no common root.
             except Exception as error:
                 self._complain(error)
-                self._stopping.wait(self._seconds)
+                # A folder is gone for a moment, too, when another is put in its place.
+                gone = isinstance(error, FileNotFoundError)
+                self._stopping.wait(min(self._seconds, _GONE_SECONDS) if gone else self._seconds)
                 self._look()
 
     def _follow_changes(self) -> None:

@@ -93,6 +93,17 @@ def test_a_folder_put_in_the_place_of_another_is_looked_at_long_before_it_is_tim
     looks.wait_for(before + 1)
 
 
+def test_a_folder_that_is_gone_for_a_while_is_looked_at_soon_after_it_is_there_again(
+    folder: Path, watch: Watch, looks: Looks
+) -> None:
+    folder.rename(folder.with_name("old"))
+    looks.wait_for(looks.count + 2)  # it is known to be gone
+    folder.mkdir()
+    before = looks.count
+    (folder / "file").write_bytes(b"x")
+    looks.wait_for(before + 1)
+
+
 def test_without_any_change_somebody_looks_every_so_often(folder: Path, looks: Looks) -> None:
     watch = Watch(folder, 0.05, looks)
     looks.wait_for(3)
