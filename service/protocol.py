@@ -51,6 +51,10 @@ _DIGITS_DIRECT: Final = len(str(LARGEST_DIRECT))
 _PART: Final = 2048
 _PART_OF_CHUNKS: Final = 16_384
 
+# A request that waits behind another lets those of others pass while there are any, for so long and so often.
+_PASSING_SECONDS: Final = 0.001
+_MOST_PASSED: Final = 5
+
 # A request may take as much time again for every so many bytes of it that have come: 13 kB/s, as it is by default.
 _BYTES_OF_A_TURN: Final = 262_144
 # So many bodies of the largest size are read and thrown away behind a refusal: clients send to the end, then they read.
@@ -398,17 +402,29 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            if self._ahead:
-                self.loop.call_soon(self._read_ahead)
-            else:
-                self.flow.resume_reading()
+            self.loop.call_soon(self._go_on_answering, _MOST_PASSED)
         elif self._last_words is not None:
             self._part()
         else:
             self.flow.resume_reading()
             if self._reading_since is None:
                 self._wait()
+
+    def _go_on_answering(self, passes: int) -> None:
+        """Begin with the request that waits behind the one answered, when others have been let pass so often at most.
+
+        Of a client that sends a hundred requests in one go, each would otherwise be there before everybody else's next.
+        """
+        if not self.pipeline or self.transport.is_closing():
+            return
+        if passes and not self.service.scheduler.is_idle:
+            self.loop.call_later(_PASSING_SECONDS, self._go_on_answering, passes - 1)
+            return
+        self._start_asgi_task(*self.pipeline.pop())
+        if self._ahead:
+            self.loop.call_soon(self._read_ahead)
+        else:
+            self.flow.resume_reading()
 
     def _wait(self) -> None:
         """Wait for a head. One timer looks now and then: to set and cancel one for each request would take its time."""

@@ -214,6 +214,11 @@ class Scheduler:
             loop.call_soon(self._turn, loop)
         return request
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no forecast is under way."""
+        return self._idle.is_set()
+
     def give_up(self, request: Request, error: BaseException | None = None) -> None:
         """Stop working for somebody who is gone; where there is an error, they are told."""
         if not request.is_done:
