@@ -28,7 +28,7 @@ class Options:
     """Seconds that a request may take before it counts as failed."""
     seconds: float = 3.0
     """How long each bad client goes on at a time, and how long it is quiet between."""
-    rounds: int = 3
+    rounds: int = 5
     """How often each bad client has its turn."""
     requests: int = 200_000
     """Mutated requests, half of them over connections."""
