@@ -24,6 +24,7 @@ from service.app import create_app
 from service.errors import InvalidRequest, UnreadableBody
 from service.settings import Settings
 from tests.artifacts import Kind, write_artifact
+from tests.asgi import scope_of
 
 Answer = tuple[int, Any]
 
@@ -71,22 +72,7 @@ class Started:
         async def send(message: Message) -> None:
             sent.append(message)
 
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [*headers, (b"x-request-id", b"the-same")],
-            "server": ("127.0.0.1", 8000),
-            "client": ("127.0.0.1", 50_000),
-            "state": self.state,
-        }
-        await self.application(scope, receive, send)
+        await self.application(scope_of(path, headers, self.state), receive, send)
         return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
 
     @property

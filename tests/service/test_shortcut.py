@@ -25,6 +25,7 @@ from service.keys import SCOPES, add_key
 from service.settings import Settings
 from tests import streams
 from tests.artifacts import write_artifact
+from tests.asgi import scope_of
 from tests.streams import stream
 
 Headers = list[tuple[bytes, bytes]]
@@ -91,22 +92,7 @@ async def ask(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [*headers, (b"x-request-id", b"the-same")],
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "state": state,
-    }
-    await app(scope, receive, send)
+    await app(scope_of(path, headers, state, method), receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], dict(sent[0]["headers"]), body
 
