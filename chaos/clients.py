@@ -3,18 +3,18 @@
 import asyncio
 import contextlib
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import uvloop
 
 from benchmarks.servers import tree
 from chaos.checks import Check, Options, count, result, within
-from chaos.load import Answered, Load, percentiles
+from chaos.load import Answered, Load, Numbers, percentiles
 from chaos.service import Instance, ServiceFailed
 from chaos.versions import QUESTIONS, Versions
 
@@ -231,22 +231,19 @@ async def _for_a_while(port: int, client: Client, number: int, seconds: float) -
 
 
 def _slowed(answered: Answered, turns: list[tuple[float, float, float]]) -> dict[str, float]:
-    """How many times as long the polite client waits beside the bad ones, and how long without and with them.
+    """How many times as long the polite client waits beside the bad ones, and how long without and with them."""
+    without = percentiles(_together(answered.milliseconds(quiet, begin) for quiet, begin, _ in turns))
+    beside = percentiles(_together(answered.milliseconds(begin, end) for _, begin, end in turns))
+    ratios = {name: beside[name] / max(without[name], _UNNOTICED_MS) for name in without}
+    return {
+        **ratios,
+        **{f"{name}_without": without[name] for name in without},
+        **{f"{name}_beside": beside[name] for name in beside},
+    }
 
-    Each is the median of the turns: one in which the machine had no time for anybody says nothing about bad clients.
-    """
-    without = [percentiles(answered.milliseconds(quiet, begin)) for quiet, begin, _ in turns]
-    beside = [percentiles(answered.milliseconds(begin, end)) for _, begin, end in turns]
-    found: dict[str, float] = {}
-    for name in without[0]:
-        before, after = [one[name] for one in without], [one[name] for one in beside]
-        ratios = [late / max(early, _UNNOTICED_MS) for early, late in zip(before, after, strict=True)]
-        found |= {
-            name: statistics.median(ratios),
-            f"{name}_without": statistics.median(before),
-            f"{name}_beside": statistics.median(after),
-        }
-    return found
+
+def _together(parts: Any) -> Numbers:
+    return np.concatenate(list(parts))
 
 
 @contextlib.contextmanager

@@ -33,9 +33,8 @@ Which connection led to which worker was read from the kernel before. {requests:
 {p99:.1f} ms.""",
     "clients": """\
 One worker. A polite client asks {rate:.0f} times a second over 8 connections all the time, while bad ones of each kind
-come and go, {rounds} turns of {seconds:g} s each with as much quiet between. What is compared in each turn is how long
-the polite client waits with and without them; what is told is the median of the turns. Memory and descriptors are those
-after they have gone, beside those before.""",
+come and go, {rounds} turns of {seconds:g} s each with as much quiet between. What is compared is how long the polite
+client waits with and without them. Memory and descriptors are those after they have gone, beside those before.""",
     "fuzz": """\
 Sound requests of all kinds, in JSON and as Arrow streams, with bytes flipped, cut, repeated and overwritten, parts of
 documents replaced and nested, headers, lengths and chunks spoilt; sound model files with bytes, protobuf fields and

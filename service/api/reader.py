@@ -3,7 +3,7 @@
 The parser holds the interpreter's lock: a megabyte of numbers would have everybody else wait for 30 ms, on whichever
 thread it were read. So a body of many values is sent to a process of its own (`service.api.aside`), which sends the
 windows back as 32-bit floats. It is started when it is first needed, in half a second, and ended when it has not been
-needed for a while, for it takes some 50 MB. Bodies are read one after another.
+needed for a while, for it takes 50 to 100 MB. Bodies are read one after another.
 """
 
 import asyncio
