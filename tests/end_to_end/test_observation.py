@@ -205,14 +205,14 @@ def test_a_line_of_the_log_names_the_request_and_its_trace(observed: Running, pa
 def test_the_log_says_nothing_of_keys_bodies_or_addresses(observed: Running) -> None:
     headers = {"Authorization": f"Bearer {SECRET}", "X-Request-Id": "with-a-secret", "Cookie": SECRET}
     with observed.client() as client:
-        for body in ({"window": WINDOW}, {"window": [*WINDOW, "7177.5"]}, {SECRET: WINDOW}):
+        for body in ({"window": [*WINDOW, 31415.92]}, {"window": [*WINDOW, "31415.92"]}, {SECRET: [31415.92]}):
             client.post("/forecast?key=" + SECRET, json=body, headers=headers)
             client.post("/forecast", json=body, headers={**headers, "X-Request-Id": f"injected\r\n{SECRET}"[:8]})
             client.post("/models/refresh", json=body, headers={**headers, "X-API-Key": SECRET})
     lines(observed, 6, request_id="with-a-secret")
     said = observed.log.read_text()
     assert SECRET not in said
-    assert "717" not in re.sub(r'"time":"[^"]*"|"[a-z_]*seconds":[0-9.e-]+|"(request|trace)_id":"[^"]*"', "", said)
+    assert "31415.9" not in said
 
 
 def test_only_what_went_wrong_is_logged_where_the_share_is_0(models: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 import uvloop
@@ -196,6 +197,39 @@ def test_of_many_requests_in_one_go_a_few_are_read_ahead_and_all_are_answered_in
 
     uvloop.run(scenario())
     assert 0 < max(ahead) < 20
+
+
+def test_requests_in_one_go_let_those_of_others_pass_and_are_answered_though_these_never_end(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    made: list[weakref.ref[BoundedProtocol]] = []
+    runs: list[int] = []
+
+    async def ask_thrice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await until(lambda: bool(made))
+        protocol = made[0]()
+        assert protocol is not None
+        scheduler, window = protocol.service.scheduler, np.ones((2, 1), np.float32)
+        engine = protocol.service.registry.find("default", None).engine
+        others = asyncio.create_task(scheduler.forecast(engine, [window], 1_000_000))
+        await until(lambda: not scheduler.is_idle)
+        writer.write(3 * SOUND)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(3):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+                (length,) = [int(line[16:]) for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
+                await reader.readexactly(length)
+                runs.append(engine.pace.lessons)
+        assert not others.done()
+        others.cancel()
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, made) as serving:
+            await serving.talk(ask_thrice)
+
+    uvloop.run(scenario())
+    # Without that there are three: one is put off, for others may be on its heels, one has its window, one its answer.
+    assert min(after - before for before, after in pairwise(runs)) > 5
 
 
 def test_a_body_that_is_read_in_vain_is_read_with_rests_and_not_at_all_for_a_client_that_is_gone(
