@@ -482,11 +482,10 @@ def _stages(found: Mapping[str, Any]) -> str:
             "busy all the time.\n",
             _table(["µs", "before", "after"], rows),
             f"Of these, {sum(after.get(stage, 0.0) for stage in _NOT_OURS):.0f} µs are the work of the kernel, "
-            "onnxruntime, pydantic, numpy and orjson. To be six times",
-            "as quick as the quickest Python model server from 16 connections, and not only from 64, a request would",
-            "have to take some 55 µs in all. What brought it here: no task, future or coroutine for a plain request,",
-            "heads that are read once, and nothing that is left to the collector of cycles. What is left to be gained",
-            "is in the graph, whose seventy small nodes beside the two LSTMs take a share of each run.\n",
+            "onnxruntime, pydantic, numpy and orjson. What brought it here: no task,",
+            "future or coroutine for a plain request, heads that are read once, and nothing that is left to the",
+            "collector of cycles. What is left to be gained is in the graph, whose seventy small nodes beside the two",
+            "LSTMs take a share of each run.\n",
         ]
     )
 

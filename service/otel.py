@@ -35,7 +35,7 @@ def is_asked_for(environ: Mapping[str, str]) -> bool:
             raise SettingsError(f"{name}: it must be {_PROTOCOL}: traces are sent in no other way")
     if not all(map(_is_installed, _NEEDED)):
         raise SettingsError(
-            "OTEL_* variables ask for traces, and OpenTelemetry is not installed: install leadtime[otel], or set "
+            "OTEL_* variables ask for traces, and OpenTelemetry is not installed: install locks/otel.txt, or set "
             "OTEL_SDK_DISABLED=true"
         )
     return True

@@ -210,7 +210,7 @@ def _id(key: "Ed25519PublicKey") -> str:
 def _require_library() -> None:
     if find_spec("cryptography") is None:
         raise SigningError(
-            "signatures need the library cryptography, which is not installed: install leadtime[signatures]"
+            "signatures need the library cryptography, which is not installed: install locks/signatures.txt"
         )
 
 

@@ -185,7 +185,7 @@ def test_the_extra_that_is_missing_is_named(variables: pytest.MonkeyPatch) -> No
     variables.setenv("OTEL_TRACES_EXPORTER", "otlp")
     ended = start(["-c", WITHOUT])
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert "install leadtime[otel]" in ended.stderr
+    assert "install locks/otel.txt" in ended.stderr
 
 
 def test_nothing_of_it_is_imported_where_nobody_asks_for_it(variables: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ def test_requests_in_one_go_let_those_of_others_pass_and_are_answered_though_the
             await serving.talk(ask_thrice)
 
     uvloop.run(scenario())
-    # Without that there are three: one is put off, for others may be on its heels, one has its window, one its answer.
+    # Without that there would be three.
     assert min(after - before for before, after in pairwise(runs)) > 5
 
 

@@ -441,7 +441,7 @@ def test_the_extra_that_is_missing_is_named(tmp_path: Path, arguments: list[str]
     )
     assert (ended.returncode, ended.stderr) == (
         2,
-        f"{said} the library cryptography, which is not installed: install leadtime[signatures]\n",
+        f"{said} the library cryptography, which is not installed: install locks/signatures.txt\n",
     )
 
 

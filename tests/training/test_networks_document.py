@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import Config, Ensembling, Fitting, Network, read_config
+from training.config import Config, Data, Ensembling, Fitting, Network, read_config
 from training.export import convert
 from training.model import Forecaster
 
@@ -46,5 +46,9 @@ def test_every_key_of_an_ensemble_is_told() -> None:
     assert set(keys("## Keys of `[ensemble]`")) == set(Ensembling.model_fields)
 
 
-def test_the_keys_of_fitting_that_are_told_exist() -> None:
-    assert set(keys("## Keys of `[fitting]`")) <= set(Fitting.model_fields)
+def test_every_key_of_fitting_is_told() -> None:
+    assert set(keys("## Keys of `[fitting]`")) == set(Fitting.model_fields)
+
+
+def test_every_key_of_the_data_is_told() -> None:
+    assert set(keys("## Keys of `[data]`")) == set(Data.model_fields)
