@@ -323,6 +323,12 @@ class Config(_Section):
                 f"it would see more steps than the networks are given (network.context_length): may be at most "
                 f"{self.network.context_length}",
             )
+        if min(self.tune.context_length or (LONGEST_CONTEXT,)) < (self.ensemble.autoregression or 1):
+            raise _contradiction(
+                "tune.context_length",
+                f"the linear autoregression would see more steps (ensemble.autoregression): may be at least "
+                f"{self.ensemble.autoregression}",
+            )
         if self.fitting.loss == "pinball" and self.tune.loss is not None:
             raise _contradiction(
                 "tune.loss", "with fitting.loss = 'pinball' a quantile is fitted, and no other loss does: leave it away"

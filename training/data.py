@@ -60,18 +60,54 @@ def read_panel(table: Table, config: Config) -> Panel:
             f"the context of {config.network.context_length} steps holds no whole season (--context widens it)"
         )
     panel = _panel(table, config.data, read, long_enough(table.source, read.series, season, config, notes))
+    refuse_constant(table.source, panel.series, panel.features)
     _refuse_what_cannot_be_scaled(table.source, panel, config)
     return panel
 
 
 def read_any_length(table: Table, data: Data) -> Panel:
-    """Make checked series of a table as `read_panel` does, however short they are.
+    """Make series of a table as `read_panel` does, however short they are, and whether or not they change.
 
     Raises:
-        DataError: as `read_panel`, but for the length of series.
+        DataError: as `read_panel`, but for series that are constant or too short.
     """
     read = _read(table, data)
     return _panel(table, data, read, read.series)
+
+
+def digest_of(series: tuple[Series, ...], features: tuple[str, ...], known: tuple[str, ...]) -> str:
+    """SHA-256 of names, times and values, and of what is known beforehand."""
+    digest = hashlib.sha256("\x1f".join(features).encode())
+    if known:
+        digest.update(f"\x1d{chr(31).join(known)}".encode())
+    for one in series:
+        digest.update(f"\x1e{one.name}\x1f{one.values.shape}".encode())
+        if one.times is not None:
+            digest.update(np.asarray(one.times.as_unit("us").asi8, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(one.values, dtype="<f8").tobytes())
+        if one.known is not None:
+            digest.update(np.ascontiguousarray(one.known, dtype="<f4").tobytes())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def refuse_constant(source: str, series: tuple[Series, ...], features: tuple[str, ...]) -> None:
+    """Make sure that there is something to learn from series, and to scale their errors by.
+
+    Raises:
+        DataError: a feature of one never changes.
+    """
+    constant = [
+        f"column {feature!r}" + (f" of series {one.name!r}" if len(series) > 1 else "")
+        for one in series
+        for feature, column in zip(features, one.values.T, strict=True)
+        if np.ptp(column.astype(np.float32)) == 0
+    ]
+    if constant:
+        more = f" and {len(constant) - NAMED} more" if len(constant) > NAMED else ""
+        raise DataError(
+            f"{source}: {', '.join(constant[:NAMED])}{more}: constant, the value never changes and there is nothing "
+            f"to learn; leave it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,13 +147,12 @@ def _read(table: Table, data: Data) -> _Reading:
 
 
 def _panel(table: Table, data: Data, read: _Reading, series: tuple[Series, ...]) -> Panel:
-    _refuse_constant(table.source, series, read.targets)
     _refuse_constant_exogenous(table.source, series, data)
     notes = [*read.notes, _count(series, read.targets)]
     used = (*read.targets, *data.exogenous, data.series, read.time)
     if unread := [str(name) for name in table.frame.columns if name not in used]:
         notes.append(f"columns not read: {listed(unread)}")
-    digest = _digest(series, read.targets, data)
+    digest = digest_of(series, read.targets, (*data.calendar, *data.exogenous))
     return Panel(
         series, read.targets, read.spacing.code, read.season, tuple(notes), digest, data.calendar, data.exogenous
     )
@@ -315,21 +350,6 @@ def _grids(
     return grids
 
 
-def _refuse_constant(source: str, series: tuple[Series, ...], targets: tuple[str, ...]) -> None:
-    constant = [
-        f"column {target!r}" + (f" of series {one.name!r}" if len(series) > 1 else "")
-        for one in series
-        for target, column in zip(targets, one.values.T, strict=True)
-        if np.ptp(column.astype(np.float32)) == 0
-    ]
-    if constant:
-        more = f" and {len(constant) - NAMED} more" if len(constant) > NAMED else ""
-        raise DataError(
-            f"{source}: {', '.join(constant[:NAMED])}{more}: constant, the value never changes and there is nothing "
-            f"to learn; leave it out"
-        )
-
-
 def _refuse_what_cannot_be_scaled(source: str, panel: Panel, config: Config) -> None:
     network = config.network
     if network.scaling == "season" and network.lags == "season" and panel.season is None:
@@ -358,18 +378,3 @@ def _count(series: tuple[Series, ...], targets: tuple[str, ...]) -> str:
     observations = f"{sum(len(one.values) for one in series):,} steps"
     of_series = f"{len(series)} series, {observations}" if len(series) > 1 else observations
     return of_series + (f" of {len(targets)} features" if len(targets) > 1 else "")
-
-
-def _digest(series: tuple[Series, ...], targets: tuple[str, ...], data: Data) -> str:
-    """SHA-256 of names, times and values, and of what is known beforehand."""
-    digest = hashlib.sha256("\x1f".join(targets).encode())
-    if known := (*data.calendar, *data.exogenous):
-        digest.update(f"\x1d{chr(31).join(known)}".encode())
-    for one in series:
-        digest.update(f"\x1e{one.name}\x1f{one.values.shape}".encode())
-        if one.times is not None:
-            digest.update(np.asarray(one.times.as_unit("us").asi8, dtype="<i8").tobytes())
-        digest.update(np.ascontiguousarray(one.values, dtype="<f8").tobytes())
-        if one.known is not None:
-            digest.update(np.ascontiguousarray(one.known, dtype="<f4").tobytes())
-    return f"sha256:{digest.hexdigest()}"

@@ -4,7 +4,7 @@ TrainingError
 ├── ConfigError    a configuration key is unknown or holds what it cannot hold
 ├── DataError      the data cannot be fitted on: missing, unreadable, irregular, too short, ...
 ├── Interrupted    the run was interrupted; the message says how to go on
-├── FittingError   a process that fitted a network ended before it was done
+├── FittingError   a network has diverged, or the process that fitted it ended before it was done
 ├── ExportError    the network cannot be written as an artifact that computes what it computes
 └── OutputError    the output folder cannot hold the artifact
 """
@@ -23,7 +23,7 @@ class DataError(TrainingError):
 
 
 class FittingError(TrainingError):
-    """A process that fitted a network ended before it was done."""
+    """A network has diverged, or the process that fitted it ended before it was done."""
 
 
 class ExportError(TrainingError):

@@ -65,7 +65,7 @@ class Fitted:
 
 
 class Progress(Protocol):
-    """What a fitting run tells while it runs."""
+    """What a fitting run tells while it runs; at the end of an epoch the network has the weights that were judged."""
 
     def batch(self, done: int, total: int) -> None: ...
 
@@ -154,7 +154,8 @@ def fit_network(
         loss = _epoch(run, epochs(number), steps_per_epoch, progress)
         run.record(loss, validation)
         run.save(checkpoint)
-        progress.epoch(number + 1, total, loss, run.history.validation[-1])
+        with run.averaged():
+            progress.epoch(number + 1, total, loss, run.history.validation[-1])
     kept = {epoch: run.kept[epoch] for epoch in run.history.best_epochs(keep)}
     closed = None
     if closing is not None and total > fitting.epochs:
@@ -253,7 +254,7 @@ class _Run:
 
     def record(self, training: float, validation: Sequence[Batch]) -> None:
         """End an epoch: judge the weights, the averaged ones where there are any, and keep them if they are good."""
-        with self._averaged():
+        with self.averaged():
             loss = self.judged(validation)
             weights = self.network.get_weights()
         self.history.training.append(training)
@@ -270,7 +271,7 @@ class _Run:
 
     def weights(self) -> Weights:
         """The network's weights, the averaged ones where there are any."""
-        with self._averaged():
+        with self.averaged():
             weights: Weights = self.network.get_weights()
         return weights
 
@@ -339,15 +340,17 @@ class _Run:
             average.assign(share * average + (1.0 - share) * weight)
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def averaged(self) -> Iterator[None]:
         """The network with its averaged weights for a while; with its own where none are averaged."""
         variables = self.network.trainable_variables[: len(self._averages)]
         own = [numbers(variable) for variable in variables]
         for variable, average in zip(variables, self._averages, strict=True):
             variable.assign(average)
-        yield
-        for variable, value in zip(variables, own, strict=True):
-            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, own, strict=True):
+                variable.assign(value)
 
     def _loss(
         self, values: Any, context: Any, free: Any, told: dict[str, Any], context_weight: Any, training: bool = False

@@ -4,6 +4,7 @@ A network of the usual sizes gains little from a second core, and several of the
 with one thread, so that what it finds does not depend on how many run beside it.
 """
 
+import math
 import multiprocessing
 import os
 import signal
@@ -103,7 +104,7 @@ def fit_members(
             does not depend on it.
 
     Raises:
-        FittingError: a process ended before it was done.
+        FittingError: a process ended before it was done, or a network has diverged from the beginning.
     """
     if config.ensemble.seeds == 1:
         from training.fit import fit
@@ -112,11 +113,22 @@ def fit_members(
         runs = [_run_of(config, fitted)]
     else:
         runs = _Workshop(panel, split, config, checkpoints, told).run(jobs or usable_cores())
+    for run in runs:
+        _refuse_diverged(run)
     judged = network = _together(panel, split, config, [held for run in runs for held in run.kept.values()])
     if config.fitting.closing_epochs:
         closed = [run.closed for run in runs if run.closed is not None]
         network = _together(panel, split, config, closed, closing=True)
     return Members(network, judged, tuple(runs))
+
+
+def _refuse_diverged(run: Run) -> None:
+    if not any(map(math.isfinite, run.history.validation)):
+        raise FittingError(
+            f"the network of seed {run.seed} has diverged: after no epoch its loss is a number. Give "
+            "fitting.learning_rate a smaller number (--learning-rate auto finds one), leave fitting.clip_norm above 0, "
+            "or let network.scaling scale the data"
+        )
 
 
 def _run_of(config: Config, fitted: "Fitted") -> Run:

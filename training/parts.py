@@ -53,7 +53,7 @@ def suited(config: Config, rows: int, season: int | None) -> Config:
         return config
     ahead = _horizon(season, config)
     room = rows - sum(_part_lengths(rows, ahead, config)) - ahead
-    context = room * 2 // 3
+    context = max(room * 2 // 3, config.ensemble.autoregression or 0)
     if not (season or _LEAST_CONTEXT) < context < config.network.context_length:
         return config
     return config.model_copy(update={"network": config.network.model_copy(update={"context_length": context})})

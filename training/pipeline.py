@@ -83,7 +83,7 @@ def train(table: Table, config: Config, output: Path, *, resume: bool, told: Tol
     Raises:
         DataError: the data cannot be fitted on.
         OutputError: the output folder cannot be written to.
-        FittingError: a process that fitted a network ended before it was done.
+        FittingError: a network has diverged, or a process that fitted one ended before it was done.
         ExportError: the network cannot be exported faithfully.
         Interrupted: by the keyboard or a signal.
     """

@@ -37,6 +37,8 @@ class Bars:
         self._backtest_pace = Pace()
         self._told_last = monotonic()
         self._members: list[Member] = []
+        self._members_since = 0.0
+        self._stage_paces: dict[str, Pace] = {}
         self._together: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -64,6 +66,7 @@ class Bars:
     def member(self, number: int, total: int) -> "Member":
         """A bar of its own for one of several networks that are fitted, below one for all of them."""
         together = self._together = self._shown(self._together, "networks", self._fitted(), total)
+        self._members_since = self._members_since if self._members else monotonic()
         name = f"network {number} of {total}"
         task = self._shown(None, f"  {name}, epochs", 0, 1)
 
@@ -72,7 +75,10 @@ class Bars:
             self._progress.update(together, completed=self._fitted())
             if told is not None:
                 self._progress.update(task, told=told)
-                self._say_without_bars(f"{name}, epoch {done:.0f} of at most {epochs}: {told}")
+                left = self._left_of_members(total)
+                self._say_without_bars(
+                    f"{name}, epoch {done:.0f} of at most {epochs}: {told}{f'; at most {left} left' if left else ''}"
+                )
 
         self._members.append(Member(show))
         return self._members[-1]
@@ -95,8 +101,23 @@ class Bars:
         """How many networks are fitted, parts of them included."""
         return sum(member.share for member in self._members)
 
+    def _left_of_members(self, total: int) -> str:
+        """How long all networks will take that are left, at the pace of the epochs of this run; empty at the end."""
+        done = sum(member.fitted for member in self._members)
+        limit = max(member.limit for member in self._members)
+        left = sum(member.left for member in self._members) + (total - len(self._members)) * limit
+        return in_words((monotonic() - self._members_since) / done * left) if done and left else ""
+
     def stage(self, name: str, done: int, total: int, told: str = "") -> None:
-        """A bar of a name of its own, there until it is done; nothing without a terminal."""
+        """A bar of a name of its own, there until it is done.
+
+        Without a terminal it is said now and then how long it will take, unless its name is indented: it is part of
+        another.
+        """
+        left = self._stage_paces.setdefault(name, Pace()).left(done, total)
+        if left and not name.startswith(" ") and monotonic() - self._told_last > _SILENCE:
+            self._told_last = monotonic()
+            self._say_without_bars(f"{name}: {done:,} of {total:,}, about {left} left")
         self._stages[name] = self._shown(self._stages.get(name), name, done, total, told)
         self._progress.update(self._stages[name], visible=done < total)
 
@@ -136,21 +157,28 @@ class Member:
     def __init__(self, show: Callable[[float, int, str | None], None]) -> None:
         """`show` is told the epochs done, their limit, and after each of them its losses."""
         self.share = 0.0  # of its epochs that are done
+        self.limit = 1
+        self.fitted = 0  # epochs, in this run
         self._show = show
         self._epochs = 0
-        self._limit = 1
+
+    @property
+    def left(self) -> int:
+        """Epochs, at most."""
+        return self.limit - self._epochs if self.share < 1 else 0
 
     def batch(self, done: int, total: int) -> None:
-        self._show(self._epochs + done / total, self._limit, None)
+        self._show(self._epochs + done / total, self.limit, None)
 
     def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
-        self._epochs, self._limit, self.share = number, total, number / total
+        self._epochs, self.limit, self.share = number, total, number / total
+        self.fitted += 1
         self._show(number, total, _losses(training, validation))
 
     def done(self) -> None:
         """It is fitted, perhaps before its last epoch."""
         self.share = 1.0
-        self._show(self._limit, self._limit, None)
+        self._show(self.limit, self.limit, None)
 
 
 def _losses(training: float, validation: float | None) -> str:

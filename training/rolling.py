@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from service.artifact import Metadata, Scores
 from service.engine import Engine
@@ -36,12 +37,12 @@ from training.baselines import (
     moving_average,
     naive2,
 )
-from training.config import Data
-from training.data import read_any_length
+from training.config import Config, Data
+from training.data import digest_of, read_any_length, refuse_constant
 from training.errors import DataError
 from training.metrics import owa, seasonal_spread, spread_before
 from training.panel import Panel, Series
-from training.parts import part_length
+from training.parts import long_enough, part_length
 from training.table import Table
 from training.tally import IntervalTally, PointTally
 from training.uncertainty import OwnErrors, Reach, TableErrors
@@ -212,12 +213,13 @@ def run(
     notes = [*panel.notes]
     horizon = terms.horizon or _horizon(engine.metadata, panel.season)
     series, origins = _origins(engine, panel, terms, horizon, source, skip_short=skip_short, notes=notes)
-    panel = replace(panel, series=series)
+    refuse_constant(source, series, panel.features)
+    whole, panel = panel, replace(panel, series=series)
     season = panel.season
     if season is not None and min(int(held[0]) for held in origins) + 1 < season:
         notes.append(f"the first origins have no whole season of {season} steps behind them: none was assumed")
         season = None
-    _note_fitted_part(engine.metadata, panel, origins, notes)
+    _note_fitted_part(engine.metadata, whole, panel.series, origins, notes)
     intervals = _intervals(engine, terms, len(series), horizon, notes)
     gathered = _Gathered(panel, origins, intervals, horizon)
     unfitted = Counter[str]()
@@ -490,20 +492,30 @@ def _too_short(source: str, panel: Panel, short: list[Series], terms: Terms, hor
     return f"{source}: {what}, but {need} need {steps}: {', or '.join(mends)}"
 
 
-def _note_fitted_part(metadata: Metadata, panel: Panel, origins: list[Origins], notes: list[str]) -> None:
+def _note_fitted_part(
+    metadata: Metadata, panel: Panel, series: tuple[Series, ...], origins: list[Origins], notes: list[str]
+) -> None:
     """Say whether the model has seen what it is scored on, as far as its metadata tell."""
     digest = metadata.training.data_digest
     if digest is None or metadata.backtest is None:
         return
-    if digest != panel.digest:
+    if digest not in (panel.digest, _digest_when_fitted(metadata, panel)):
         notes.append("the data are not those of the model's training run; whether both overlap is not known")
         return
-    fitted = [
-        len(one.values) - _test_steps(metadata, len(one.values), metadata.backtest.horizon) for one in panel.series
-    ]
+    fitted = [len(one.values) - _test_steps(metadata, len(one.values), metadata.backtest.horizon) for one in series]
     seen = sum(int((held < end - 1).sum()) for held, end in zip(origins, fitted, strict=True))
     if seen:
         notes.append(f"{seen:,} origins lie before the test part of the training run: fitting has seen their data")
+
+
+def _digest_when_fitted(metadata: Metadata, panel: Panel) -> str | None:
+    """The digest of those series that the model's fitting would not have left out; None where it would take none."""
+    try:
+        config = Config.model_validate(metadata.training.configuration)
+        series = long_enough("", panel.series, panel.season, config, [])
+    except (ValidationError, DataError):
+        return None
+    return digest_of(series, panel.features, (*panel.calendar, *panel.exogenous))
 
 
 def _intervals(engine: Engine, terms: Terms, series: int, horizon: int, notes: list[str]) -> _Intervals | None:

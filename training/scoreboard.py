@@ -1,6 +1,6 @@
 """What a backtest found as rows to read: on a console, in a report, in a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -168,9 +168,9 @@ def _show_leads(console: Console, outcome: Outcome) -> None:
     for heading in ("model", in_words(outcome.reference), "best reference", *(f"in {level:g} %" for level in levels)):
         grid.add_column(heading, justify="right")
     for row in lead_rows(outcome):
-        covered = [f"{row.coverage[level]:.1f} %" if level in row.coverage else "–" for level in levels]
         best = f"{number(row.best)} {row.best_name}"
-        grid.add_row(str(row.lead), number(row.model), number(row.naive), best, *covered)
+        cells = [number(row.model), number(row.naive), best]
+        grid.add_row(str(row.lead), *cells, *_covered_in(row.coverage, levels))
     console.print(grid)
 
 
@@ -179,20 +179,26 @@ def _show_series(console: Console, outcome: Outcome) -> None:
     if not highest:
         return
     grid = Grid("series", title="series of the highest and of the lowest skill")
-    for heading in ("MAE", in_words(outcome.reference), "MASE", "skill"):
+    levels = outcome.intervals.levels if outcome.intervals is not None else ()
+    for heading in ("MAE", in_words(outcome.reference), "MASE", "skill", *(f"in {level:g} %" for level in levels)):
         grid.add_column(heading, justify="right")
     for rows in (highest, lowest):
         for row in rows:
-            grid.add_row(Text(row.name), number(row.model), number(row.naive), number(row.mase), share(row.skill))
+            cells = [number(row.model), number(row.naive), number(row.mase), share(row.skill)]
+            grid.add_row(Text(row.name), *cells, *_covered_in(row.coverage, levels))
         grid.add_section()
     console.print(grid)
+
+
+def _covered_in(coverage: Mapping[float, float], levels: Iterable[float]) -> list[str]:
+    return [f"{coverage[level]:.1f} %" if level in coverage else "–" for level in levels]
 
 
 def _series_row(outcome: Outcome, place: int, skills: Values) -> SeriesRow:
     own = outcome.points[MODEL].of(place)
     coverage = {}
     if outcome.intervals is not None:
-        coverage = {level: outcome.intervals.coverage_of(place, level) for level in outcome.intervals.levels}
+        coverage = {held.level: held.coverage for held in outcome.intervals.of(place)}
     return SeriesRow(
         name=outcome.panel.series[place].name,
         model=own.mae,
@@ -222,11 +228,13 @@ def _covered(outcome: Outcome, method: str, *, lead: int | None = None, place: i
     if tally is None or method != MODEL or (lead is not None and lead > tally.horizon):
         return {}
     if place is not None:
-        return {f"coverage_{level:g}": tally.coverage_of(place, level) for level in tally.levels}
-    found: dict[str, object] = {
-        "crps": tally.crps if lead is None else float(tally.crps_by_lead()[lead - 1]),
-    }
-    for held in tally.over_all() if lead is None else [tally.at(level, lead) for level in tally.levels]:
+        crps, scores = tally.crps_of(place), tally.of(place)
+    elif lead is not None:
+        crps, scores = float(tally.crps_by_lead()[lead - 1]), [tally.at(level, lead) for level in tally.levels]
+    else:
+        crps, scores = tally.crps, tally.over_all()
+    found: dict[str, object] = {"crps": crps}
+    for held in scores:
         name = f"{held.level:g}"
         found |= {f"coverage_{name}": held.coverage, f"interval_score_{name}": held.score, f"msis_{name}": held.msis}
     return found

@@ -181,6 +181,11 @@ def with_a_rate(panel: Panel, split: Split, config: Config, kept: Path, told: To
     return config.model_copy(update={"fitting": config.fitting.model_copy(update={"learning_rate": rate})})
 
 
+def forget_rate(kept: Path) -> None:
+    """Have the next run with a rate of `auto` look for one anew."""
+    (kept / _RATE_NAME).unlink(missing_ok=True)
+
+
 def write(found: Sweep, folder: Path) -> list[Path]:
     """Write plot and losses into a folder, making it, and return their paths.
 

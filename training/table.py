@@ -83,8 +83,15 @@ class Table:
         return found
 
     def first_of_each(self, name: str) -> "tuple[Table, npt.NDArray[np.int64]]":
-        """The first row of each distinct cell of a column, and which of these rows each row is like, (rows,)."""
-        codes, cells = pd.factorize(self.column(name), use_na_sentinel=False)
+        """The first row of each distinct cell of a column, and which of these rows each row is like, (rows,).
+
+        Raises:
+            DataError: there is no such column, or its cells hold more than one value each.
+        """
+        try:
+            codes, cells = pd.factorize(self.column(name), use_na_sentinel=False)
+        except TypeError:  # lists cannot be told apart
+            raise DataError(f"{self.source}: column {name!r} holds lists, not single values") from None
         first = np.empty(len(cells), np.int64)
         first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # of several, the last that is assigned stays
         return Table(self.frame[[name]].iloc[first], self.source, self.unit), codes

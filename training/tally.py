@@ -91,8 +91,10 @@ class IntervalTally:
         self._scalable = np.zeros(horizon)
         self._crps = np.zeros(horizon)
         self._size = 0.0
-        self._hits_by_series = np.zeros((len(levels), series))
+        self._by_series = np.zeros((len(levels), 4, series))
         self._points_by_series = np.zeros(series)
+        self._scalable_by_series = np.zeros(series)
+        self._crps_by_series = np.zeros(series)
 
     def bounds(self, forecast: Forecasts, reach: Reach) -> Mapping[float, tuple[Narrow, Narrow]]:
         """Lower and upper bounds by level, (origins, lead times, features), as the service sends them."""
@@ -113,16 +115,20 @@ class IntervalTally:
             flat = scoringrules.interval_score(actual.ravel(), lower.ravel(), upper.ravel(), 1 - level / 100)
             score = np.reshape(flat, actual.shape)
             scaled = np.where(scalable, score, 0) / np.where(divisor > 0, divisor, 1)
-            self._by_lead[index] += np.stack([hits, score, upper - lower, scaled]).sum(axis=(1, 3))
-            self._hits_by_series[index, series] += hits.sum()
+            sums = np.stack([hits, score, upper - lower, scaled]).sum(axis=(1, 3))
+            self._by_lead[index] += sums
+            self._by_series[index, :, series] += sums.sum(axis=1)
         self._points += actual.shape[0] * actual.shape[2]
         self._scalable += scalable.sum(axis=(0, 2))
         self._points_by_series[series] += actual.size
+        self._scalable_by_series[series] += scalable.sum()
         self._size += float(np.abs(actual).sum())
         ahead = shifted(forecast[..., None], reach.quantiles, logarithms=reach.logarithms)
         if self._non_negative:
             ahead = np.maximum(ahead, 0)
-        self._crps += np.asarray(scoringrules.crps_quantile(actual, ahead, QUANTILES)).sum(axis=(0, 2))
+        crps = np.asarray(scoringrules.crps_quantile(actual, ahead, QUANTILES)).sum(axis=(0, 2))
+        self._crps += crps
+        self._crps_by_series[series] += crps.sum()
 
     @property
     def points(self) -> int:
@@ -140,9 +146,13 @@ class IntervalTally:
         """In percent, (lead times,)."""
         return np.asarray(100 * self._by_lead[self.levels.index(level), _HITS] / self._points)
 
-    def coverage_of(self, series: int, level: float) -> float:
-        """In percent."""
-        return float(100 * self._hits_by_series[self.levels.index(level), series] / self._points_by_series[series])
+    def of(self, series: int) -> list[IntervalScores]:
+        """Of one series by level, over all lead times that have intervals; none where it has no intervals."""
+        points, scalable = self._points_by_series[series], self._scalable_by_series[series]
+        if not points:
+            return []
+        sums = self._by_series[:, :, series]
+        return [self._scores(level, held, points, scalable) for level, held in zip(self.levels, sums, strict=True)]
 
     @property
     def crps(self) -> float:
@@ -153,6 +163,11 @@ class IntervalTally:
     def weighted_quantile_loss(self) -> float | None:
         """CRPS over the mean absolute value, as in GIFT-Eval's tables; None where all values are zero."""
         return float(self._crps.sum() / self._size) if self._size else None
+
+    def crps_of(self, series: int) -> float | None:
+        """Of one series; None where it has no intervals."""
+        points = self._points_by_series[series]
+        return float(self._crps_by_series[series] / points) if points else None
 
     def crps_by_lead(self) -> Values:
         """(lead times,)"""

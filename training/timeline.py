@@ -366,9 +366,8 @@ def _evenness(stamps: pd.Series) -> float:
 
 
 def _in_utc(utc: pd.DatetimeIndex, wall: pd.DatetimeIndex) -> Times:
-    """UTC, unless only the wall clock shows the same time of day throughout, as days across daylight saving do."""
-    at = (utc - utc.normalize()).nunique(), (wall - wall.normalize()).nunique()
-    if at[1] == 1 and at[0] > 1:
+    """UTC, unless the wall clock shows the same time of day throughout: days are those of whoever wrote them down."""
+    if (wall != utc).any() and (wall - wall.normalize()).nunique() == 1:
         return _dates(wall, "dates by their local wall clock")
     return Times(_keys(utc), True, "times converted to UTC", _keys(wall) - _keys(utc))
 

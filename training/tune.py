@@ -36,7 +36,7 @@ from training.metrics import seasonal_spread
 from training.model import Forecaster
 from training.panel import Panel
 from training.parts import Split, rows_needed
-from training.sweep import with_a_rate
+from training.sweep import forget_rate, with_a_rate
 from training.trials import Trial, Trials
 from training.versions import writing
 from training.windows import Windows, minimum_window
@@ -238,8 +238,10 @@ class _Watch:
     def __init__(self, trial: optuna.Trial, network: Forecaster, judge: Judge, kept: Path, told: Told) -> None:
         self._trial, self._network, self._judge, self._told = trial, network, judge, told
         self._file = kept / "errors.json"
-        self._errors: list[float] = json.loads(self._file.read_text()) if self._file.exists() else []
-        for epoch, error in enumerate(self._errors, start=1):
+        self._errors: dict[int, float] = {}  # by epoch; that of one in which the search was interrupted may be missing
+        if self._file.exists():
+            self._errors = {int(epoch): error for epoch, error in json.loads(self._file.read_text()).items()}
+        for epoch, error in self._errors.items():
             trial.report(error, epoch)
 
     def batch(self, done: int, total: int) -> None:
@@ -247,8 +249,8 @@ class _Watch:
 
     def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
         error = self._judge(self._network)
-        if number > len(self._errors):
-            self._errors.append(error)
+        if number not in self._errors:
+            self._errors[number] = error
             self._trial.report(error, number)
         unfinished = self._file.with_suffix(".part")
         unfinished.write_text(json.dumps(self._errors))
@@ -259,7 +261,7 @@ class _Watch:
 
     @property
     def epochs(self) -> int:
-        return len(self._errors)
+        return max(self._errors, default=0)
 
 
 @dataclass(frozen=True)
@@ -368,6 +370,7 @@ def _open(folder: Path, digest: str, epochs: int) -> optuna.Study:
 
 def _forget(folder: Path) -> None:
     (folder / JOURNAL_NAME).unlink(missing_ok=True)
+    forget_rate(folder)
     shutil.rmtree(folder / _KEPT, ignore_errors=True)
 
 
@@ -396,7 +399,8 @@ def _contexts(panel: Panel, split: Split, config: Config) -> Sequence[int]:
     if config.tune.context_length is None:
         usual = config.network.context_length
         found = (max(1, usual // 2), usual, min(2 * usual, LONGEST_CONTEXT))
-        return [context for context in found if context <= max(most, usual)]
+        least = config.ensemble.autoregression or 1
+        return [context for context in found if least <= context <= max(most, usual)]
     if max(config.tune.context_length) > most:
         raise ConfigError(f"configuration key tune.context_length: the series have room for at most {most} steps")
     return config.tune.context_length

@@ -146,6 +146,11 @@ BAD: dict[str, tuple[str, str]] = {
         "tune.learning_rate: the first number is the lowest rate, the second the highest",
     ),
     "tune: a rate of nothing": ("[tune]\nlearning_rate = [0, 1]", "tune.learning_rate: Input should be greater than 0"),
+    "tune: a context shorter than what an autoregression sees": (
+        '[network]\noutput = "horizon"\n[ensemble]\nautoregression = 100\n[tune]\ncontext_length = [96, 192]',
+        "tune.context_length: the linear autoregression would see more steps (ensemble.autoregression): may be at "
+        "least 100",
+    ),
     "tune: a loss that there is not": ('[tune]\nloss = ["rmse"]', "tune.loss: Input should be 'huber', 'mae' or 'mse'"),
     "tune: a loss beside a quantile": (
         '[tune]\nloss = ["mae"]\n[fitting]\nloss = "pinball"\nquantile = 0.5',

@@ -69,6 +69,16 @@ def test_several_targets_make_features_in_the_order_named() -> None:
     assert np.array_equal(panel.series[0].values, frame[["wind", "load"]].to_numpy())
 
 
+def test_a_column_of_lists_is_neither_a_time_nor_a_target(tmp_path: Path) -> None:
+    frame = hourly(100)
+    frame["when"] = pd.Series([[1, 2]] * 100, dtype=object)
+    frame.to_parquet(tmp_path / "data.parquet")
+    table = read_table(tmp_path / "data.parquet")
+    assert read_panel(table, Config(data=Data(target=("load",)), network=_SMALL)).features == ("load",)
+    with pytest.raises(DataError, match="column 'when' holds lists, not single values"):
+        read_panel(table, Config(data=Data(target=("load",), time="when"), network=_SMALL))
+
+
 def test_series_in_long_form_are_told_apart_and_keep_their_order() -> None:
     frame = long_form(100).sample(frac=1, random_state=0)
     panel = panel_of(frame, target=("load",), series="site")
@@ -254,6 +264,14 @@ def test_a_context_that_was_not_asked_for_gives_way_where_series_are_short() -> 
     assert usual.network.context_length == 192
     assert 12 < short.network.context_length < 144 * 0.8
     assert rows_needed(144, 12, short) < 144
+
+
+def test_a_context_gives_way_no_further_than_to_what_an_autoregression_sees() -> None:
+    given = {"network": {"output": "horizon"}, "ensemble": {"autoregression": 130}}
+    config = Config.model_validate(given)
+
+    assert suited(config, 250, None).network.context_length == 130
+    assert suited(Config.model_validate({"network": {"output": "horizon"}}), 250, None).network.context_length < 130
 
 
 def test_a_context_that_was_asked_for_stays() -> None:

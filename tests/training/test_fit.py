@@ -12,11 +12,14 @@ import tensorflow as tf
 from service.engine import Engine
 from tests.contract.conftest import metadata_of
 from training.config import Config, Fitting, Network
+from training.errors import FittingError
 from training.export import export
-from training.fit import Fitted, History, _Run, fit, validation_loss
+from training.fit import Fitted, History, _Run, fit, fit_network, unfitted, validation_loss
+from training.members import MemberTold, fit_members
 from training.model import Forecaster
 from training.panel import Panel, Series
 from training.parts import Boundary, Split
+from training.windows import Windows
 
 HORIZON = 6
 
@@ -35,6 +38,9 @@ class Quiet:
         self.epochs.append(number)
         if number == self.interrupt_after:
             raise KeyboardInterrupt
+
+    def member(self, number: int, total: int) -> MemberTold:
+        raise AssertionError("a single network is fitted here")
 
 
 def seasonal_panel() -> tuple[Panel, Split]:
@@ -137,6 +143,41 @@ def test_a_run_interrupted_before_or_in_its_closing_epochs_goes_on_all_the_same(
     assert resumed.history == whole.history
     for one, other in zip(whole.network.get_weights(), resumed.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_whoever_is_told_of_an_epoch_finds_the_weights_that_were_judged(tmp_path: Path) -> None:
+    panel, split = seasonal_panel()
+    config = small(epochs=2, average=0.9)
+    network = unfitted(panel, split, config)
+    judged: list[float] = []
+
+    class Looking(Quiet):
+        def epoch(self, number: int, total: int, training: float, validation: float | None) -> None:
+            judged.append(validation_loss(network, panel, split, config))
+
+    windows = Windows.cut(panel, split, config)
+    found = fit_network(
+        network,
+        windows.epoch,
+        windows.judged(),
+        config.fitting,
+        steps_per_epoch=windows.steps_per_epoch,
+        checkpoint=tmp_path / "run.npz",
+        progress=Looking(),
+    )
+
+    assert judged == pytest.approx(found.history.validation, rel=1e-5)
+
+
+def test_a_network_that_diverges_is_told_of_as_such(tmp_path: Path) -> None:
+    panel, split = seasonal_panel()
+    network = {"cell": "rnn", "layers": (8,), "activation": "relu", "head": "plain", "scaling": "none"}
+    fitting = {"optimiser": "sgd", "learning_rate": 1e10, "clip_norm": 0.0, "loss": "mse", "warm_up": 0}
+    sizes = {"epochs": 2, "patience": 1, "steps_per_epoch": 8, "batch_size": 16}
+    config = Config.model_validate({"network": network | {"context_length": 24}, "fitting": fitting | sizes})
+
+    with pytest.raises(FittingError, match=r"seed 0 has diverged.*fitting.learning_rate a smaller number"):
+        fit_members(panel, split, config, checkpoints=tmp_path, told=Quiet())
 
 
 def test_fitting_stops_when_validation_no_longer_improves(tmp_path: Path) -> None:

@@ -32,6 +32,46 @@ def test_an_epoch_is_told_with_how_long_the_rest_may_take(clock: list[float]) ->
     ]
 
 
+def test_of_several_networks_it_is_told_how_long_all_of_them_may_take(clock: list[float]) -> None:
+    text = io.StringIO()
+    with Bars(Console(file=text, width=200)) as bars:
+        one, other = bars.member(1, 3), bars.member(2, 3)
+        for number in (2, 3):  # they go on from their first epoch
+            clock[0] += 60
+            one.epoch(number, 3, 0.5, 0.25)
+            other.epoch(number, 3, 0.5, 0.25)
+        one.done()
+        other.done()
+        last = bars.member(3, 3)
+        clock[0] += 30
+        last.epoch(1, 3, 0.5, 0.25)  # the best that it can, and patience is spent
+
+    left = [line.partition("0.2500")[2] for line in text.getvalue().splitlines()]
+    assert left == [
+        "; at most 5 min left",  # one minute for one epoch, and five are left
+        "; at most 2 min left",  # half a minute for each, of five
+        "; at most 3 min left",  # forty seconds for each, of four
+        "; at most 90 s left",
+        "; at most 60 s left",
+    ]
+
+
+def test_a_long_search_is_told_of_and_what_is_indented_is_part_of_it(clock: list[float]) -> None:
+    text = io.StringIO()
+    with Bars(Console(file=text, width=200)) as bars:
+        for done in range(4):
+            bars.stage("trials", done, 10)
+            for epoch in range(1, 4):
+                clock[0] += 20
+                bars.stage("  epochs", epoch, 3)
+
+    assert text.getvalue().splitlines() == [
+        "trials: 1 of 10, about 9 min left",
+        "trials: 2 of 10, about 8 min left",
+        "trials: 3 of 10, about 7 min left",
+    ]
+
+
 def test_a_long_backtest_is_told_of_now_and_then(clock: list[float]) -> None:
     text = io.StringIO()
     with Bars(Console(file=text, width=200)) as bars:

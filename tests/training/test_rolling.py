@@ -259,6 +259,23 @@ def test_series_that_are_too_short_can_be_left_out(tmp_path: Path) -> None:
     assert "1 of 2 series were left out, because they are too short" in outcome.notes
 
 
+def test_series_that_the_fitting_left_out_are_no_reason_to_take_data_for_others(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, context=24)
+    frame = pd.concat([long_form(200, 1), long_form(1, 1).assign(site="new")])  # one row, which changes nothing
+    data = Data(series="site", target=("load",), horizon=10, skip_short=True)
+    config = Config(data=data, network=Network(context_length=24))
+    panel = read_panel(table_of(frame), config)
+    scores = backtest(engine, panel, split(panel, config)).scores
+    told = {"data_digest": panel.digest, "configuration": config.model_dump(mode="json")}
+    training = engine.metadata.training.model_copy(update=told)
+    engine.metadata = engine.metadata.model_copy(update={"training": training, "backtest": scores})
+
+    outcome = run(engine, read_for(engine, table_of(frame), data), Terms(), "data", skip_short=True)
+
+    assert "1 of 2 series were left out, because they are too short" in outcome.notes
+    assert [note for note in outcome.notes if "training run" in note] == []
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [

@@ -57,8 +57,15 @@ def test_intervals_reach_to_the_errors_in_place_and_are_scored_as_winkler_does()
     assert scores.score == pytest.approx(40 + (2 / 0.2) * (1 + 10) / 4)
     assert scores.msis == pytest.approx(scores.score / 5)
     assert tally.coverage_by_lead(80.0).tolist() == [50]
-    assert tally.coverage_of(1, 80.0) == 50
     assert tally.at(80.0, 1) == scores
+    assert tally.of(1) == [scores]
+    assert tally.crps_of(1) == pytest.approx(tally.crps)
+
+
+def test_a_series_without_intervals_has_no_scores_of_them() -> None:
+    tally = IntervalTally([80.0], series=1, horizon=1, non_negative=False)
+    assert tally.of(0) == []
+    assert tally.crps_of(0) is None
 
 
 def test_intervals_of_logarithms_reach_so_many_times_as_far_as_the_forecast_is_large() -> None:

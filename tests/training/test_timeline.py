@@ -6,7 +6,7 @@ import pytest
 
 from training.errors import DataError
 from training.table import Table
-from training.timeline import Times, infer_spacing, looks_like_dates, read_times, season_of, spacing_of
+from training.timeline import Business, Times, infer_spacing, looks_like_dates, read_times, season_of, spacing_of
 
 
 def table(column: object, name: str = "time") -> Table:
@@ -30,7 +30,7 @@ def first(times: Times) -> pd.Timestamp:
         ("2016-07-01 13:30", "2016-07-01 13:30"),
         ("2016-07-01T13:30:05.250", "2016-07-01 13:30:05.250"),
         ("2016-07-01T13:30Z", "2016-07-01 13:30"),
-        ("2016-07-01T13:30:00+02:00", "2016-07-01 11:30"),
+        ("2016-07-01T13:30:00+02:00", "2016-07-01 13:30"),
         ("2016-07-01 13:30 UTC", "2016-07-01 13:30"),
         ("2016-07", "2016-07-01"),
         ("20160701", "2016-07-01"),
@@ -85,6 +85,14 @@ def test_days_across_daylight_saving_keep_their_wall_clock() -> None:
         assert spacing is not None
         assert spacing.code == "D"
         assert first(times) == pd.Timestamp("2024-03-29")
+
+
+def test_working_days_far_from_greenwich_are_those_of_their_wall_clock() -> None:
+    days = pd.bdate_range("2024-01-01", periods=60, tz="Asia/Tokyo")
+    times = read([day.isoformat() for day in days])
+    spacing = infer_spacing([times.keys], dates=True)
+    assert isinstance(spacing, Business)
+    assert times.note == "dates by their local wall clock"
 
 
 def test_hours_across_daylight_saving_are_even_in_utc() -> None:

@@ -229,6 +229,25 @@ def test_the_usual_contexts_are_those_that_the_series_have_room_for() -> None:
     assert contexts(200) == [100, 200]
 
 
+def test_no_usual_context_is_shorter_than_what_an_autoregression_sees() -> None:
+    panel, split = seasonal_panel()
+    network = {"output": "horizon", "context_length": 48}
+    given = Config.model_validate({"network": network, "ensemble": {"autoregression": 30}})
+
+    assert list(space(panel, split, given)["context_length"].choices) == [48, 96]  # type: ignore[attr-defined]
+
+
+def test_a_search_begun_anew_looks_for_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    panel, split = seasonal_panel()
+    (tmp_path / ".learning-rate").write_text("0.125")
+    told = Told()
+    given = config(fitting={"learning_rate": "auto"})
+
+    search(panel, split, given, tmp_path, trials=1, resume=False, told=told)
+
+    assert not any("as found when the run began" in line for line in told.lines)
+
+
 def test_a_context_without_room_is_refused_with_the_longest_that_has() -> None:
     panel, split = seasonal_panel()
     given = Config.model_validate({"tune": {"context_length": [12, 400]}, "network": {"context_length": 12}})
