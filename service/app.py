@@ -81,7 +81,7 @@ def create_app(
         limiter = Limiter(settings.metrics)
         access = Access(keyring, settings.anonymous_limit, limiter)
         observer = _observer(settings, counts, environ)
-        service = Service(settings, registry, scheduler, counts, shadows, access, observer, Reader())
+        service = Service(settings, registry, scheduler, counts, shadows, access, observer, Reader(counts))
         if settings.cache_bytes:
             service.cache = Cache(settings.cache_bytes, counts)
         if owns_process:

@@ -293,6 +293,7 @@ class Lane:
         self._count_out(request, request.missing)
 
     def _count_out(self, request: Request, windows: int) -> None:
+        self.has_changed = True
         request.missing -= windows
         self.windows -= windows
         # To the last digit, for what is added up may be no whole number.

@@ -17,6 +17,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from service.disk import reserve
+
 FORM: Final = "a rate such as 100/second, 5000/hour or 1/10 seconds"
 
 _BUCKETS: Final = 65_536
@@ -26,6 +28,10 @@ _FILE: Final = "rates.table"
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _RATE: Final = re.compile(r"([1-9]\d{0,8})\s*(?:/|\bper\b)\s*([1-9]\d{0,8})?\s*([a-z]+?)s?", re.IGNORECASE)
 _HOSTS_REMEMBERED: Final = 4096
+# How much too early a request may come, as a share of the time for one and in seconds: a bucket that is emptied at once
+# may seem overdrawn by what rounding adds up to.
+_SLACK: Final = 1e-6
+_LEAST_SLACK: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Limiter:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(folder / _FILE, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.ftruncate(file, size)
+                reserve(file, size)
                 self._map = mmap.mmap(file, size)
             finally:
                 os.close(file)
@@ -78,12 +84,12 @@ class Limiter:
         place = self._place(client, now)
         full_at = self._full_at[place]
         # Further off than a whole bucket only where the rate was another one, or the machine has been started anew.
-        if not now < full_at <= now + rate.seconds:
+        slack = _SLACK * rate.seconds / rate.requests + _LEAST_SLACK
+        if not now < full_at <= now + rate.seconds + slack:
             full_at = now
         full_at += rate.seconds / rate.requests
-        # A bucket that is emptied at once may seem overdrawn by what rounding adds up to.
         wait = full_at - now - rate.seconds
-        if wait > 1e-6 * rate.seconds / rate.requests + 1e-9:
+        if wait > slack:
             return wait
         self._full_at[place] = full_at
         self._clients[place] = client

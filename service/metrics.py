@@ -22,9 +22,11 @@ import time
 from array import array
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
+
+from service.disk import append, replace, reserve
 
 _CELLS: Final = 32_768  # a quarter of a megabyte, of which only what is counted takes any
 _BYTES: Final = 8
@@ -145,7 +147,7 @@ class Metrics:
         name = f"{os.getpid()}-{time.time_ns()}"
         self._file = os.open(folder / f"{name}{_CELLS_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        os.ftruncate(self._file, _CELLS * _BYTES)
+        reserve(self._file, _CELLS * _BYTES)
         self._map = mmap.mmap(self._file, _CELLS * _BYTES)
         self.values = memoryview(self._map).cast("d")
         self._keys_file = folder / f"{name}{_KEYS_SUFFIX}"
@@ -155,7 +157,7 @@ class Metrics:
         """The number of times that something has happened.
 
         Raises:
-            TooManyMetrics: there is no room for another combination of labels.
+            TooManyMetrics: there is no room for another combination of labels, here or on the disk.
         """
         return Cell(self.values, self._place(Key("counter", name, tuple(sorted(labels.items())), ())))
 
@@ -181,14 +183,14 @@ class Metrics:
         """
         wanted = set(labels.items())
         with self._placing:
-            gone = [key for key in self._keys if wanted.issubset(key.labels)]
+            gone = {key for key in self._keys if wanted.issubset(key.labels)}
             if not gone:
                 return
-            freed = [(key.cells, self._keys.pop(key)) for key in gone]
-            if self._keys_file is not None:
-                coming = self._keys_file.with_suffix(".coming")
-                coming.write_bytes(b"".join(_line(place, key) for key, place in self._keys.items()))
-                coming.replace(self._keys_file)
+            left = {key: place for key, place in self._keys.items() if key not in gone}
+            if self._keys_file is not None and not replace(self._keys_file, _lines(left)):
+                return
+            freed = [(key.cells, self._keys[key]) for key in gone]
+            self._keys = left
             self.forgettings += 1
             for cells, place in freed:
                 self._free[cells].append(place)
@@ -216,9 +218,9 @@ class Metrics:
             if place is not None:
                 return place
             place = self._room_for(key.cells)
-            if self._keys_file is not None:
-                with self._keys_file.open("ab") as file:
-                    file.write(_line(place, key))
+            if self._keys_file is not None and not append(self._keys_file, _line(place, key)):
+                self._free[key.cells].append(place)
+                raise TooManyMetrics
             self._keys[key] = place
             return place
 
@@ -289,6 +291,10 @@ def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
         yield key, list(cells[place : place + key.cells])
 
 
+def _lines(places: Mapping[Key, int]) -> bytes:
+    return b"".join(_line(place, key) for key, place in places.items())
+
+
 def _line(place: int, key: Key) -> bytes:
     return json.dumps([place, *key]).encode() + b"\n"
 
@@ -297,7 +303,10 @@ def _keys_in(lines: bytes) -> Iterator[tuple[int, Key]]:
     for line in lines.splitlines(keepends=True):
         if not line.endswith(b"\n"):
             return  # it is being written
-        place, kind, name, labels, bounds = json.loads(line)
+        try:
+            place, kind, name, labels, bounds = json.loads(line)
+        except ValueError:
+            continue  # there was no room for all of it
         yield place, Key(kind, name, tuple((label, value) for label, value in labels), tuple(bounds))
 
 

@@ -99,6 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """How much was unread then."""
     _body_left = 0
     """How much of a body is yet to come, where it was said how long it is."""
+    _beside_bytes = 0
+    """How much has come since the last part of a body, and is none: lengths of chunks, or headers behind the body."""
     _ahead = b""
     """What has come and is yet to be read, for requests before it wait."""
     _is_resting = False
@@ -150,6 +152,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._is_answering:
                 self._part()
         elif self._ahead:
+            # Whoever waits for the client's end, with the request before, has reading go on.
+            self.flow.pause_reading()
             self._ahead += data
         elif self._is_between_requests:
             end = data.find(_END_OF_HEAD, 0, _LONGEST_KNOWN) + len(_END_OF_HEAD)
@@ -225,15 +229,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _read_part(self, data: bytes) -> None:
         self._has_moved_on = False
+        self._beside_bytes += len(data)  # and is none again with the next part of a body
         self._feed(data)
         if self._last_words is not None or self.transport.is_closing():
             return
         if self._is_midway:
             self._go_on_reading(len(data))
-        if self._has_moved_on or not self._in_head:
+        if self._has_moved_on:
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > LONGEST_HEAD:
+        if self._in_head:
+            self._head_bytes += len(data)
+        if max(self._head_bytes, self._beside_bytes) > LONGEST_HEAD:
             self._refuse(HEAD_TOO_LARGE)
 
     def _feed(self, data: bytes) -> None:
@@ -347,24 +353,29 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self.headers.append((name.lower(), value))
+        """Keep a header; those behind a body say nothing that is asked for."""
+        if self._in_head:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Begin with a request; one that offers another protocol is read anew without the offer."""
         self._is_offered = self.parser.should_upgrade() and any(name == b"upgrade" for name, _ in self.headers)
         if self._is_offered:
             return
-        self._in_head = False
-        self._has_moved_on = True
-        self._head_bytes = 0
-        self._waiting_since = None
         self._body_left = sum(int(value) for name, value in self.headers if name == b"content-length")
         head = self._short_head()
         if head is not None:
             # In the place of uvicorn's own, whose attributes it has as far as uvicorn looks at them.
             self.cycle = self._exchange = Exchange(self, head)  # type: ignore[assignment]
-            return
+        else:
+            self._begin_long_way()
+        # Not before: what cannot be begun with is refused behind the answers to those before it.
+        self._in_head = False
+        self._has_moved_on = True
+        self._head_bytes = self._beside_bytes = 0
+        self._waiting_since = None
+
+    def _begin_long_way(self) -> None:
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url
@@ -378,6 +389,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of a body."""
         if self._body_left:
             self._body_left -= len(body)
+        self._beside_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:

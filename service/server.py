@@ -29,6 +29,8 @@ _LOOK_SECONDS: Final = 0.02
 _CLOSED_IN_A_TURN: Final = 2
 # What is cancelled has so long to answer, and a process that is to end at once so long to do it.
 _LAST_WORDS_SECONDS: Final = 1.0
+# What is a connection only when the handshake of TLS is done is bounded by nothing else.
+_HANDSHAKE_SECONDS: Final = 5.0
 
 _log: Final = logging.getLogger("leadtime.server")
 
@@ -97,7 +99,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the models and listen; from then on the loop has to turn."""
-        await super().startup(sockets)
+        await super().startup([])
+        self.servers += [await self._listen(listener) for listener in sockets or ()]
         self._watchdog.watch(asyncio.get_running_loop())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -139,16 +142,7 @@ class Server(uvicorn.Server):
         """Take connections from another socket as well, until it is left."""
         if listener.fileno() in self._taken or self.should_exit:
             return
-        loop = asyncio.get_running_loop()
-        server = loop.create_server(
-            lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
-            ),
-            sock=listener.dup(),
-            ssl=self.config.ssl,
-            backlog=self.config.backlog,
-        )
-        self._taken[listener.fileno()] = loop.create_task(server)
+        self._taken[listener.fileno()] = asyncio.get_running_loop().create_task(self._listen(listener.dup()))
 
     async def leave(self, listener: socket.socket) -> None:
         """Leave a socket that was taken; what waits at it is somebody else's."""
@@ -177,6 +171,18 @@ class Server(uvicorn.Server):
                 task.cancel()
             await asyncio.wait([*tasks, asyncio.ensure_future(asyncio.sleep(0))], timeout=_LAST_WORDS_SECONDS)
         await self.lifespan.shutdown()
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        loop, config = asyncio.get_running_loop(), self.config
+        return await loop.create_server(
+            lambda: config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            ),
+            sock=listener,
+            backlog=config.backlog,
+            ssl=config.ssl,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if config.ssl else None,
+        )
 
     def _refuse_new(self) -> None:
         for server in self.servers:

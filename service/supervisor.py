@@ -32,6 +32,7 @@ _QUIET_SECONDS: Final = 2.0
 # How soon a worker is started again when it dies soon after its start, again and again.
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 10.0
+_RETRY_SECONDS: Final = 1.0
 _SOON_SECONDS: Final = 10.0
 # At a stop: until the workers have taken what had come, and how much longer than they were given they may need.
 _ACCEPTING_SECONDS: Final = 0.3
@@ -154,8 +155,14 @@ class Supervisor:
         """Keep a worker in a place."""
         deaths = 0
         while True:
-            worker = self._start(place)
             began = asyncio.get_running_loop().time()
+            try:
+                worker = self._start(place)
+            except OSError as error:
+                # Neither processes nor memory nor files are to be had at the moment.
+                _log.error("no worker can be started (%s): tried again in %g s", error.strerror, _RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
             await _first(worker.serves, worker.ended)
             if worker.serves.is_set():
                 former = self._current.get(place)
@@ -183,10 +190,15 @@ class Supervisor:
         ours, theirs = Channel.pair()
         numbers = [theirs.fileno(), *(listener.fileno() for listener in self._listeners)]
         # An interrupt from the keyboard is for this process alone, which tells the others what it means.
-        process = Popen(
-            [*self._command, *map(str, [place, *numbers])], stdin=DEVNULL, pass_fds=numbers, process_group=0
-        )
-        theirs.close()
+        try:
+            process = Popen(
+                [*self._command, *map(str, [place, *numbers])], stdin=DEVNULL, pass_fds=numbers, process_group=0
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         worker = _Worker(place, process, ours)
         self._alive.add(worker)
         ours.listen(lambda words: self._hear(worker, words), lambda: self._lose(worker))

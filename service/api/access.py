@@ -29,6 +29,8 @@ SCOPES: Final[Mapping[tuple[str, str], ScopeName | None]] = {
 """The scope that a key must have for each endpoint; None: open to all. Documentation says nothing of what is served."""
 
 _BEARER: Final = b"bearer "
+# Each is compared with all that are known; nobody has reason to send more than one.
+_MOST_PRESENTED: Final = 2
 
 
 class Access:
@@ -96,14 +98,16 @@ class Access:
 
 
 def secrets_of(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
-    """What a request's headers present as keys."""
-    found: tuple[bytes, ...] = ()
+    """What a request's headers present as keys, as far as it is looked at."""
+    found: list[bytes] = []
     for name, value in headers:
         if name == b"x-api-key":
-            found += (value,)
+            found.append(value)
         elif name == b"authorization" and value[:7].lower() == _BEARER:
-            found += (value[7:].strip(),)
-    return found
+            found.append(value[7:].strip())
+        if len(found) == _MOST_PRESENTED:
+            break
+    return tuple(found)
 
 
 def _number(client: tuple[str, int] | None) -> int:

@@ -62,12 +62,13 @@ class Inquiries:
         """
         service: Service = scope["state"]["service"]
         inquiry = self.inquire(service, scope["headers"], scope.get("client"), trip_of(scope))
-        body = await read_body(receive, service.settings.max_body_bytes)
-        if inquiry.is_large(body):
-            await inquiry.take_aside(body, receive)
-        else:
-            inquiry.take(body)
-        return await inquiry.complete(receive)
+        with _told_of_a_stop(service):
+            body = await read_body(receive, service.settings.max_body_bytes)
+            if inquiry.is_large(body):
+                await inquiry.take_aside(body, receive)
+            else:
+                inquiry.take(body)
+            return await inquiry.answer(receive)
 
     def inquire(
         self,
@@ -173,14 +174,13 @@ class Inquiry:
             ClientDisconnect: the client has hung up.
         """
         if not self._is_known(body):
-            with self._told_of_a_stop():
-                await while_connected(receive, self._read_aside(body))
+            await while_connected(receive, self._read_aside(body))
 
     async def _read_aside(self, body: bytes) -> None:
         service, seconds = self._service, self._wishes.seconds
         begun = perf_counter()
         try:
-            async with asyncio.timeout(seconds), service.reader.turn() as turn:
+            async with asyncio.timeout(seconds), service.reader.turn(len(body)) as turn:
                 steps = self._find(await turn.read(body, is_one_step=self._is_one_step))
                 metadata = self._model.engine.metadata
                 self._told = aside = await turn.take(metadata, self._horizon, service.settings, steps)
@@ -227,7 +227,9 @@ class Inquiry:
         self._model = model
         if trip is not None:
             trip.model = model
-        return steps_of_past(model.engine.metadata, horizon) if self._wants_intervals else _steps_of_shadow(model)
+        if not self._wants_intervals:
+            return _steps_of_shadow(model)
+        return steps_of_past(model.engine.metadata, min(horizon, service.settings.max_horizon))  # checked further on
 
     def ask(self, body: bytes, end: End) -> bool:
         """Read the body and have the answer, or why there is none, told to `end`, now or in a later turn of the loop.
@@ -270,6 +272,11 @@ class Inquiry:
             self._service.scheduler.give_up(request, error)
 
     async def complete(self, receive: Receive) -> Content:
+        """The answer to what was taken, where `ask` tells of none; raises as `answer` does, and tells of a stop."""
+        with _told_of_a_stop(self._service):
+            return await self.answer(receive)
+
+    async def answer(self, receive: Receive) -> Content:
         """The answer to what was taken, however long it takes; `receive` tells of the client's end.
 
         Raises:
@@ -303,11 +310,10 @@ class Inquiry:
             client=self._client,
         )
         try:
-            with self._told_of_a_stop():
-                if len(rows) * horizon < _WORTH_WATCHING:
-                    forecasts = await work
-                else:
-                    forecasts = await while_connected(receive, work)
+            if len(rows) * horizon < _WORTH_WATCHING:
+                forecasts = await work
+            else:
+                forecasts = await while_connected(receive, work)
         except ForecastOutOfRange as error:
             raise self._placed(error, plan) from None
         beside = None
@@ -317,16 +323,6 @@ class Inquiry:
             heavy = plan.is_heavy
             forecasts, beside = await asyncio.to_thread(plan.answer, forecasts) if heavy else plan.answer(forecasts)
         return self._answer(forecasts, times, beside)
-
-    @contextmanager
-    def _told_of_a_stop(self) -> Iterator[None]:
-        """Say that the service stops: it cancels what outlasts the drain, whose client is still there."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._service.draining:
-                raise
-            raise ShuttingDown(STOPPED) from None
 
     @property
     def _wants_intervals(self) -> bool:
@@ -369,6 +365,17 @@ class Inquiry:
         if self._key is not None and self._service.cache is not None:
             self._service.cache.keep(self._key, self._name, self._question.version, model, answer)
         return answer
+
+
+@contextmanager
+def _told_of_a_stop(service: Service) -> Iterator[None]:
+    """Say that the service stops: it cancels what outlasts the drain, whose client is still there."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not service.draining:
+            raise
+        raise ShuttingDown(STOPPED) from None
 
 
 def _steps_of_shadow(model: ServedModel) -> int | None:

@@ -122,7 +122,7 @@ class Observer:
             return _Book(requests, metrics.histograms(names, BOUNDS, route=route, model=model))
         except TooManyMetrics:
             _log.warning("there is no room to count requests of %s, model %s, apart: they go uncounted", route, model)
-            return _Book(Metrics(None).counter(REQUESTS))
+            return _UNCOUNTED
 
     @staticmethod
     def _count_refused(metrics: Metrics, reason: str) -> None:
@@ -141,6 +141,10 @@ class _Book:
         self.requests = requests
         self.times = times
         """From a request to its answer, and the stages on the way; None for those that are refused."""
+
+
+_UNCOUNTED: Final = _Book(Cell(memoryview(bytearray(8)).cast("d"), 0))
+"""For all for which there is no room; nobody reads it."""
 
 
 class Observed:

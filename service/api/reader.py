@@ -18,6 +18,8 @@ from typing import Any, Final, cast
 from service.api.aside import LENGTH, Aside, message
 from service.artifact import Metadata
 from service.errors import LeadtimeError, Overloaded
+from service.metrics import Metrics
+from service.scheduler import REQUESTS_REFUSED
 from service.schemas import ForecastRequest
 from service.settings import Settings
 
@@ -29,6 +31,11 @@ _PATIENCE_SECONDS: Final = 20.0
 _NICER: Final = 10  # whoever waits for a small forecast goes first
 # Not by `-m`, which would name what it sends after `__main__`.
 _PROGRAM: Final = "from service.api.aside import main; main()"
+# Bytes of bodies that wait, read within some seconds. What is beyond them would wait in vain, and fill the memory.
+_MOST_WAITING: Final = 1 << 26
+_CROWDED: Final = (
+    "too many large requests wait to be read: send it again later, or as an Arrow stream, which takes no time to read"
+)
 _ENDED: Final = "the process that reads large requests has ended: send the request again, or a smaller one"
 
 _log: Final = logging.getLogger("leadtime.reader")
@@ -49,22 +56,37 @@ def is_large(body: bytes) -> bool:
 class Reader:
     """The process that reads, from the side of the one that serves."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        """Count in `metrics` what it cannot read."""
+        self._refused = (metrics or Metrics(None)).counter(REQUESTS_REFUSED, reason="reader")
         self._turns = asyncio.Lock()
+        self._bytes = 0
+        """Of bodies that are read or wait to be."""
         self._process: asyncio.subprocess.Process | None = None
         self._ending: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator["Turn"]:
-        """Wait until it reads for nobody else."""
-        await self._turns.acquire()
-        if self._ending is not None:
-            self._ending.cancel()
-        turn = Turn(self)
+    async def turn(self, size: int) -> AsyncIterator["Turn"]:
+        """Wait until it reads for nobody else; a body has so many bytes.
+
+        Raises:
+            Overloaded: too many wait.
+        """
+        if self._bytes and self._bytes + size > _MOST_WAITING:
+            self._refused.add()
+            raise Overloaded(_CROWDED, cause="reader")
+        self._bytes += size
         try:
-            yield turn
+            await self._turns.acquire()
+            if self._ending is not None:
+                self._ending.cancel()
+            turn = Turn(self)
+            try:
+                yield turn
+            finally:
+                turn.end(self._release)
         finally:
-            turn.end(self._release)
+            self._bytes -= size
 
     async def close(self) -> None:
         """End the process."""
@@ -93,6 +115,7 @@ class Reader:
             if process is not None:
                 with suppress(ProcessLookupError):
                     process.kill()
+            self._refused.add()
             raise Overloaded(_ENDED, cause="reader") from None
 
     def _release(self) -> None:

@@ -187,6 +187,13 @@ REQUESTS = [
         "/horizon",
         path=MANY,
     ),
+    Bad(
+        "a horizon of 400 digits with levels",
+        '{"window": [1, 2], "levels": [80], "horizon": ' + "9" * 400 + "}",
+        "must be at most 50",
+        "/horizon",
+        path=MANY,
+    ),
     # model and version
     Bad(
         "an unknown model",

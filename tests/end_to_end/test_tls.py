@@ -128,6 +128,16 @@ def test_forecasts_travel_over_tls(folder: Path, authority: trustme.CA, workers:
                 assert not plain.recv(100).startswith(b"HTTP/1.1 200")
 
 
+def test_who_connects_and_begins_no_handshake_is_hung_up_on(folder: Path, authority: trustme.CA) -> None:
+    with (
+        speaking_tls(folder, trusting(authority)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent,
+    ):
+        began = time.monotonic()
+        assert silent.recv(1) == b""
+        assert time.monotonic() - began > 4
+
+
 def test_ciphers_without_forward_secrecy_are_refused(folder: Path, authority: trustme.CA) -> None:
     context = trusting(authority)
     with speaking_tls(folder, context) as port:

@@ -45,6 +45,11 @@ def test_a_key_is_one_client_wherever_it_comes_from_once_it_was_checked(
     assert key not in (address_number(HERE[0]), address_number(THERE[0]), client_number(""))
 
 
+def test_of_thousands_of_keys_in_one_request_two_are_looked_at() -> None:
+    headers = [(b"x-api-key", b"a"), (b"authorization", b"Bearer b"), *[(b"x-api-key", b"c")] * 5000]
+    assert secrets_of(headers) == (b"a", b"b")
+
+
 def test_a_key_that_is_not_known_is_an_address(limiter: Limiter, tmp_path: Path) -> None:
     add_key(tmp_path / "keys.toml", "dashboard", ["forecast"])
     access = Access(Keyring(tmp_path / "keys.toml"), None, limiter)

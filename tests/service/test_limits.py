@@ -66,6 +66,15 @@ def test_who_waits_as_long_as_told_is_let_pass_once(clock: Clock) -> None:
     assert limiter.wait(1, rate) == pytest.approx(20.0)
 
 
+def test_who_comes_a_little_too_early_does_not_find_a_full_bucket(clock: Clock) -> None:
+    limiter, rate = Limiter(None), Rate(10, 86_400)
+    while not (wait := limiter.wait(1, rate)):
+        pass
+    clock.now += wait - 0.004  # within what is taken for rounding
+    assert limiter.wait(1, rate) == 0.0
+    assert limiter.wait(1, rate) == pytest.approx(8640, abs=0.01)
+
+
 def test_a_request_that_is_refused_is_not_counted(clock: Clock) -> None:
     limiter, rate = Limiter(None), Rate(1, 10)
     waits = [limiter.wait(1, rate) for _ in range(100)]

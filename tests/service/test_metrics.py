@@ -75,6 +75,41 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     assert list(collect(tmp_path)) == [Key("counter", "answers", (), ())]
 
 
+def test_where_the_disk_is_full_what_is_new_goes_uncounted_and_what_was_counted_stays(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.counter("answers", model="a").add()
+    (keys,) = tmp_path.glob("*.keys")
+    there = keys.rename(tmp_path / "there")
+    keys.symlink_to("/dev/full")
+    with pytest.raises(TooManyMetrics):
+        metrics.counter("answers", model="b")
+    metrics.forget(model="a")
+    keys.unlink()
+    there.rename(keys)
+
+    metrics.counter("answers", model="a").add()
+    metrics.counter("answers", model="c").add()
+
+    answers = {key.labels[0][1]: values for key, values in collect(tmp_path).items()}
+    assert answers == {"a": [2], "c": [1]}
+
+
+def test_room_on_the_disk_is_taken_at_once(tmp_path: Path) -> None:
+    Metrics(tmp_path)
+    (cells,) = tmp_path.glob("*.cells")
+    assert cells.stat().st_blocks * 512 >= cells.stat().st_size
+
+
+def test_a_line_for_which_there_was_no_room_is_left_out(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.counter("answers", model="a").add()
+    (keys,) = tmp_path.glob("*.keys")
+    with keys.open("ab") as file:
+        file.write(b'[1, "counter", "half\n')
+    metrics.counter("answers", model="b").add()
+    assert [key.labels for key in collect(tmp_path)] == [(("model", "a"),), (("model", "b"),)]
+
+
 def test_the_same_name_and_labels_are_the_same_number(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
     metrics.counter("answers", model="a", status="200").add()

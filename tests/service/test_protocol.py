@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import socket
 import weakref
 from collections.abc import Awaitable, Callable
@@ -230,6 +231,111 @@ def test_requests_in_one_go_let_those_of_others_pass_and_are_answered_though_the
     uvloop.run(scenario())
     # Without that there would be three.
     assert min(after - before for before, after in pairwise(runs)) > 5
+
+
+CHUNKED = b"POST /forecast HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\n" + 20_000 * b"a:\r\n", b"0\r\na: " + 70_000 * b"a", b"1;" + 70_000 * b"a"],
+    ids=["headers behind the body", "a header behind the body", "a chunk that says much of itself"],
+)
+def test_what_comes_beside_a_body_is_bounded_as_a_head_is(endless: bytes, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    made: list[weakref.ref[BoundedProtocol]] = []
+    kept: list[int] = []
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED + b"15\r\n" + BODY + b"\r\n")
+        await until(lambda: bool(made))
+        protocol = made[0]()
+        assert protocol is not None
+        await until(lambda: protocol._is_midway)
+        for first in range(0, 66_000, 1000):
+            writer.write(endless[first : first + 1000])
+            await asyncio.sleep(0)
+            kept.append(len(protocol.headers))
+        assert b" 431 " in await reader.read(65_536)
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, made) as serving:
+            await serving.talk(send)
+
+    uvloop.run(scenario())
+    assert max(kept) == 3
+
+
+def test_headers_behind_a_body_are_none_of_the_request(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\nx-request-id: behind\r\n\r\n")
+            answer = await reader.read(65_536)
+            assert b" 200 " in answer
+            assert b"behind" not in answer
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            await serving.talk(send)
+
+    uvloop.run(scenario())
+
+
+def test_of_what_comes_behind_a_request_that_takes_long_little_is_read_meanwhile(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    made: list[weakref.ref[BoundedProtocol]] = []
+    ahead: list[int] = []
+    body = b'{"window": [1, 2, 3], "horizon": 1000}'
+    slow = CHUNKED.replace(b"/forecast", b"/forecast/multi-step") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    behind = 200_000 * SOUND  # 30 MB
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(slow + behind)
+        await until(lambda: bool(made))
+        answered = asyncio.create_task(reader.read(1))
+        while not answered.done():
+            protocol = made[0]()
+            assert protocol is not None
+            ahead.append(len(protocol._ahead))
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, made) as serving:
+            await serving.talk(pump)
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert 0 < max(ahead) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"GET http://x HTTP/1.1\r\n\r\n", SOUND.replace(b"content-length: 21", b"content-length: " + 5000 * b"0" + b"5")],
+    ids=["an address without a path", "a length in 5000 digits"],
+)
+def test_what_cannot_be_begun_with_is_refused_behind_the_answer_to_the_one_before(head: bytes, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    slow = CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\n\r\n"
+    statuses: list[list[bytes]] = []
+
+    async def both(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(slow + head)
+        statuses.append(re.findall(rb"HTTP/1.1 (\d+)", await reader.read()))
+
+    async def one_by_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(slow)
+        answer = await reader.readuntil(b"}]}")
+        writer.write(head)
+        statuses.append(re.findall(rb"HTTP/1.1 (\d+)", answer + await reader.read()))
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            await serving.talk(both)
+            await serving.talk(one_by_one)
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert statuses == [[b"200", b"400"]] * 2
 
 
 def test_a_body_that_is_read_in_vain_is_read_with_rests_and_not_at_all_for_a_client_that_is_gone(

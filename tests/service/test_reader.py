@@ -21,7 +21,8 @@ from service.api.inquiry import STOPPED
 from service.api.reader import Reader, is_large
 from service.api.state import Service
 from service.app import create_app
-from service.errors import InvalidRequest, UnreadableBody
+from service.errors import InvalidRequest, Overloaded, UnreadableBody
+from service.metrics import Metrics, collect
 from service.settings import Settings
 from tests.artifacts import Kind, write_artifact
 from tests.asgi import scope_of
@@ -59,8 +60,11 @@ class Started:
     def ask(self, body: bytes, path: str = "/forecast", headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
         return self.loop.run_until_complete(asyncio.wait_for(self.answer(body, path, headers), PATIENCE))
 
-    async def answer(self, body: bytes, path: str = "/forecast", headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
-        came = [{"type": "http.request", "body": body, "more_body": False}]
+    async def answer(
+        self, body: bytes | None, path: str = "/forecast", headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> Answer:
+        """Status and document; a body of None never comes."""
+        came = [] if body is None else [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -240,6 +244,51 @@ def test_a_request_that_outlasts_the_drain_hears_that_the_service_stops(started:
     assert started.ask(body)[0] == 422
 
 
+def test_a_body_that_has_not_come_at_the_end_of_the_drain_is_answered_all_the_same(started: Started) -> None:
+    async def stopped() -> Answer:
+        asked = asyncio.create_task(started.answer(None))
+        await asyncio.sleep(0.05)
+        started.service.draining = True
+        asked.cancel()
+        try:
+            return await asked
+        finally:
+            started.service.draining = False
+
+    status, problem = started.loop.run_until_complete(asyncio.wait_for(stopped(), PATIENCE))
+
+    assert (status, problem["detail"]) == (503, STOPPED)
+
+
+def test_where_too_much_waits_to_be_read_a_request_is_refused_at_once_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_MOST_WAITING", 100)
+
+    async def scenario() -> None:
+        made = Reader(Metrics(tmp_path))
+        async with made.turn(1000):  # one alone is read, however large it is
+            with pytest.raises(Overloaded, match="too many large requests wait"):
+                async with made.turn(1):
+                    pass
+        async with made.turn(60):
+            waiting = [asyncio.create_task(wait_for(made, 20)) for _ in range(2)]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await wait_for(made, 20)
+        await asyncio.gather(*waiting)
+        await wait_for(made, 100)
+        await made.close()
+
+    async def wait_for(made: Reader, size: int) -> None:
+        async with made.turn(size):
+            pass
+
+    asyncio.run(scenario())
+    (counted,) = [values for key, values in collect(tmp_path).items() if ("reason", "reader") in key.labels]
+    assert counted == [2]
+
+
 def test_the_process_ends_when_it_is_not_needed_and_with_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         made = Reader()
@@ -257,7 +306,7 @@ def test_the_process_ends_when_it_is_not_needed_and_with_the_service(monkeypatch
         await made.close()
 
     async def read(made: Reader) -> None:
-        async with made.turn() as turn:
+        async with made.turn(40) as turn:
             question = await turn.read(b'{"window": [1, 2], "model": "one"}', is_one_step=True)
             assert question.model == "one"
 
@@ -267,10 +316,10 @@ def test_the_process_ends_when_it_is_not_needed_and_with_the_service(monkeypatch
 def test_errors_come_as_they_are() -> None:
     async def scenario() -> None:
         made = Reader()
-        async with made.turn() as turn:
+        async with made.turn(40) as turn:
             with pytest.raises(UnreadableBody, match="not JSON"):
                 await turn.read(b"{", is_one_step=True)
-        async with made.turn() as turn:
+        async with made.turn(40) as turn:
             with pytest.raises(InvalidRequest) as told:
                 await turn.read(b'{"window": [true]}', is_one_step=True)
             assert [fault.pointer for fault in told.value.faults] == ["/window/0"]

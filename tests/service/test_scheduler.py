@@ -617,6 +617,23 @@ def test_a_request_cancelled_before_its_first_run_costs_one_at_most(model: Recor
     run(work)
 
 
+def test_nothing_is_under_way_when_a_later_step_has_failed(engines: Engines, tmp_path: Path) -> None:
+    model = Recorder(engines["drift", 1], failing_length=1)
+
+    async def work() -> None:
+        metrics = Metrics(tmp_path)
+        scheduler = Scheduler(inline_seconds=ALWAYS_INLINE, metrics=metrics)
+        with pytest.raises(ArtifactError):
+            await scheduler.forecast(model, [line(4)], 3)
+        await some_turns()
+        found = counted(tmp_path)
+        assert (found[WINDOWS_UNDER_WAY], found[QUEUE_STEPS]) == (0, 0)
+        metrics.close()
+
+    run(work)
+    assert model.runs == 2
+
+
 def test_a_failure_that_nobody_waits_for_any_more_is_not_complained_of(engines: Engines) -> None:
     model = Recorder(engines["drift", 1], failing_length=4)
     complaints: list[dict[str, object]] = []

@@ -1,13 +1,16 @@
 """The first of several processes, with workers that do no more than a test needs."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +86,30 @@ def test_a_worker_that_dies_again_and_again_is_started_more_and_more_seldom(
     assert supervise(tmp_path, SERVES, until=lambda: len(pauses()) == 3) == 0
     assert pauses() == ["", " in 0.25 s", " in 0.5 s"]
     assert replaced(tmp_path)["died"] == 3
+
+
+def test_where_no_process_can_be_had_a_place_is_not_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.supervisor._RETRY_SECONDS", 0.05)
+    caplog.set_level(logging.INFO)
+    tries = 0
+
+    def start(*given: Any, **named: Any) -> subprocess.Popen[bytes]:
+        nonlocal tries
+        tries += 1
+        if tries in (2, 3):
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return subprocess.Popen(*given, **named)
+
+    monkeypatch.setattr("service.supervisor.Popen", start)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    assert supervise(tmp_path, SERVES, until=lambda: starts(caplog) == 2) == 0
+
+    told = [record.message for record in caplog.records if "can be started" in record.message]
+    assert told == ["no worker can be started (Resource temporarily unavailable): tried again in 0.05 s"] * 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_workers_that_end_when_they_are_told_to_make_a_good_end(
