@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import deque
 from types import FrameType
@@ -19,7 +20,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from service.api.state import State
-from service.listeners import refuse_new
+from service.listeners import bind, refuse_new
+from service.supervisor import FAILED
 from service.watchdog import Watchdog
 
 ACCEPTING_SECONDS: Final = 0.2
@@ -99,8 +101,16 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the models and listen; from then on the loop has to turn."""
-        await super().startup([])
-        self.servers += [await self._listen(listener) for listener in sockets or ()]
+        await super().startup([])  # it would listen without bounds
+        try:
+            listeners = bind(self.config.host, self.config.port, 1) if sockets is None else sockets
+            self.servers += [await self._listen(listener) for listener in listeners]
+        except OSError as error:
+            _log.error(error)
+            await self.lifespan.shutdown()
+            sys.exit(FAILED)
+        if sockets is None:
+            self._log_started_message(listeners)
         self._watchdog.watch(asyncio.get_running_loop())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
