@@ -91,6 +91,30 @@ async def _endless_headers(port: int) -> None:
         await _send_on(writer, b"x-more: " + b"a" * 1000 + b"\r\n", 4096)
 
 
+async def _headers_of_keys(port: int) -> None:
+    """A head that is as large as it may be, of nothing but keys that nobody knows."""
+    async with _connection(port) as (reader, writer):
+        writer.write(_HEAD + b"x-api-key: a\r\n" * 4000 + b"content-length: %d\r\n\r\n" % len(_BODY) + _BODY)
+        await reader.read(_LARGEST)
+
+
+async def _endless_trailers(port: int) -> None:
+    """Headers without end, behind a body."""
+    async with _connection(port) as (_, writer):
+        writer.write(_HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n0\r\n" % (len(_BODY), _BODY))
+        await _send_on(writer, b"a:\r\n" * 1000, 4096)
+
+
+async def _behind_a_slow_request(port: int) -> None:
+    """A request that takes a while, and others without end behind it."""
+    body = b'{"window": [1, 2, 3, 4], "horizon": 1000}'
+    head = _HEAD.replace(b"/forecast", b"/forecast/multi-step")
+    async with _connection(port) as (_, writer):
+        writer.write(head + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        async with asyncio.timeout(1):
+            await _send_on(writer, _SOUND * 100, 4096)
+
+
 async def _deep_json(port: int) -> None:
     """Lists in lists, 100,000 deep."""
     await _ask(port, b'{"window": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
@@ -147,6 +171,9 @@ BAD: Final[Mapping[str, tuple[Client, int]]] = {
     "oversized bodies": (_oversized, 2),
     "endless bodies": (_endless_body, 2),
     "endless headers": (_endless_headers, 2),
+    "heads of keys": (_headers_of_keys, 2),
+    "endless headers behind a body": (_endless_trailers, 2),
+    "requests without end behind a slow one": (_behind_a_slow_request, 2),
     "deep JSON": (_deep_json, 2),
     "huge JSON": (_huge_json, 1),
     "invalid UTF-8": (_invalid_utf_8, 2),
