@@ -442,6 +442,30 @@ def _training_speed(found: Mapping[str, Any]) -> str:
     )
 
 
+def _panel(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{panel['series']:,}",
+            _number(panel["rows"]),
+            f"{panel['bytes'] / 1e6:,.0f} MB",
+            f"{panel['megabytes']:,.0f} MB",
+            f"{panel['seconds']:,.0f} s",
+        ]
+        for panel in found["panels"]
+    ]
+    return "\n".join(
+        [
+            "## Large panels\n",
+            "What `python -m training fit` takes of memory at most, over panels of series of",
+            f"{found['length']:,} steps in long form, as CSV: they are read, fitted on for an epoch of 50 batches, and",
+            "scored in a backtest.",
+            f"{found['machine']['processor']}, {found['machine']['cores']} cores, {found['date']}.\n",
+            _table(["series", "rows", "file", "memory at most", "time"], rows),
+            "`python -m benchmarks.panel` in `.venv` measures it again.\n",
+        ]
+    )
+
+
 _REPEAT: Final = """\
 ## Repeat
 
@@ -586,6 +610,7 @@ _OTHERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "overload": _overload,
     "networks": _networks,
     "training speed": _training_speed,
+    "panel": _panel,
 }
 
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks import bare, report
+from benchmarks import bare, panel, report
 from benchmarks.inprocess import InProcess
 from benchmarks.load import LoadError, log_uniform, lua, read_report
 from benchmarks.memory import mixed_shapes, slope
@@ -231,6 +231,18 @@ def test_the_document_tells_how_fast_training_is(found: dict[str, Any]) -> None:
     written = report.document(found, found, {"training speed": speed})
     assert "| by the clock | 20 | 3 | 10.00 × |" in written
     assert "| by processor time | 40 | 4 | 10.00 × |" in written
+
+
+def test_the_memory_that_a_panel_takes_is_measured_and_told(found: dict[str, Any]) -> None:
+    measured = panel.measure([2])
+    (small,) = measured["panels"]
+    assert small["rows"] == 2 * panel.LENGTH
+    assert small["bytes"] > 10 * small["rows"]
+    assert 100 < small["megabytes"] < 2000
+
+    about = {"machine": found["machine"], "date": found["date"]}
+    written = report.document(found, found, {"panel": {**about, **measured}})
+    assert f"| 2 | 2,000 | 0 MB | {small['megabytes']:,.0f} MB |" in written
 
 
 def test_the_document_tells_what_keeping_answers_saves(found: dict[str, Any]) -> None:
