@@ -79,6 +79,21 @@ class Started:
         await self.application(scope_of(path, headers, self.state), receive, send)
         return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
 
+    def ask_until_the_drain_ends(self, body: bytes | None) -> Answer:
+        """Ask, and be cut off by the end of a stop's time."""
+
+        async def stopped() -> Answer:
+            asked = asyncio.create_task(self.answer(body))
+            await asyncio.sleep(0.05)
+            self.service.draining = True
+            asked.cancel()
+            try:
+                return await asked
+            finally:
+                self.service.draining = False
+
+        return self.loop.run_until_complete(asyncio.wait_for(stopped(), PATIENCE))
+
     @property
     def process(self) -> asyncio.subprocess.Process:
         found = self.service.reader._process
@@ -226,36 +241,18 @@ def test_a_request_that_outlasts_the_drain_hears_that_the_service_stops(started:
     body = b'{"window": [%b1]}' % NUMBERS.encode()
     started.ask(body)
 
-    async def stopped() -> Answer:
-        os.kill(started.process.pid, signal.SIGSTOP)
-        asked = asyncio.create_task(started.answer(body))
-        await asyncio.sleep(0.05)
-        started.service.draining = True
-        asked.cancel()
-        try:
-            return await asked
-        finally:
-            started.service.draining = False
-            os.kill(started.process.pid, signal.SIGCONT)
-
-    status, problem = started.loop.run_until_complete(asyncio.wait_for(stopped(), PATIENCE))
+    os.kill(started.process.pid, signal.SIGSTOP)
+    try:
+        status, problem = started.ask_until_the_drain_ends(body)
+    finally:
+        os.kill(started.process.pid, signal.SIGCONT)
 
     assert (status, problem["detail"]) == (503, STOPPED)
     assert started.ask(body)[0] == 422
 
 
 def test_a_body_that_has_not_come_at_the_end_of_the_drain_is_answered_all_the_same(started: Started) -> None:
-    async def stopped() -> Answer:
-        asked = asyncio.create_task(started.answer(None))
-        await asyncio.sleep(0.05)
-        started.service.draining = True
-        asked.cancel()
-        try:
-            return await asked
-        finally:
-            started.service.draining = False
-
-    status, problem = started.loop.run_until_complete(asyncio.wait_for(stopped(), PATIENCE))
+    status, problem = started.ask_until_the_drain_ends(None)
 
     assert (status, problem["detail"]) == (503, STOPPED)
 
