@@ -37,6 +37,9 @@ from service.server import Connections
 LONGEST_HEAD: Final = 65_536
 """Bytes of a request line and its headers; what arrives together with an end of them is not counted."""
 
+MOST_HEADERS: Final = 128
+"""Headers of a request, those behind its body included: to take in thousands takes everybody's time."""
+
 LARGEST_DIRECT: Final = 65_536
 """Bytes of a body that is answered the short way; for a larger one ASGI's messages cost nothing in comparison."""
 
@@ -99,6 +102,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """How much was unread then."""
     _body_left = 0
     """How much of a body is yet to come, where it was said how long it is."""
+    _header_count = 0
+    """How many headers of that request have come."""
     _beside_bytes = 0
     """How much has come since the last part of a body, and is none: lengths of chunks, or headers behind the body."""
     _ahead = b""
@@ -252,7 +257,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 data = self._head_without_offer() + data[offer.args[0] :] if self._is_offered else b""
             except HttpParserError:
                 self.logger.warning("Invalid HTTP request received.")
-                self._refuse(MALFORMED_REQUEST)
+                self._refuse(HEAD_TOO_LARGE if self._header_count > MOST_HEADERS else MALFORMED_REQUEST)
                 return
 
     def _head_without_offer(self) -> bytes:
@@ -349,11 +354,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Make room for a request's head; what uvicorn wants beside it follows where uvicorn takes over."""
         self._is_midway = True
+        self._header_count = 0
         self.url = b""
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; those behind a body say nothing that is asked for."""
+        self._header_count += 1
+        if self._header_count > MOST_HEADERS:
+            raise ValueError("too many headers")  # so that the parser goes no further
         if self._in_head:
             self.headers.append((name.lower(), value))
 

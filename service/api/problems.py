@@ -161,7 +161,7 @@ HEAD_TOO_LARGE: Final = Kind(
     "The headers are too large",
     431,
     "The request line and the headers have more bytes than are read. The connection is closed.",
-    "the request line and headers, or those behind a body, have more than 65536 bytes",
+    "the request line and headers, or those behind a body, have more than 65536 bytes or 128 lines",
 )
 INTERNAL_ERROR: Final = Kind(
     "internal-error",

@@ -238,8 +238,8 @@ CHUNKED = b"POST /forecast HTTP/1.1\r\nhost: x\r\ncontent-type: application/json
 
 @pytest.mark.parametrize(
     "endless",
-    [b"0\r\n" + 20_000 * b"a:\r\n", b"0\r\na: " + 70_000 * b"a", b"1;" + 70_000 * b"a"],
-    ids=["headers behind the body", "a header behind the body", "a chunk that says much of itself"],
+    [b"0\r\na: " + 70_000 * b"a", b"1;" + 70_000 * b"a"],
+    ids=["a header behind the body", "a chunk that says much of itself"],
 )
 def test_what_comes_beside_a_body_is_bounded_as_a_head_is(endless: bytes, tmp_path: Path) -> None:
     write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
@@ -264,6 +264,25 @@ def test_what_comes_beside_a_body_is_bounded_as_a_head_is(endless: bytes, tmp_pa
 
     uvloop.run(scenario())
     assert max(kept) == 3
+
+
+@pytest.mark.parametrize(("count", "status"), [(120, b"200"), (200, b"431")])
+@pytest.mark.parametrize("place", ["in the head", "behind the body"])
+def test_a_request_has_a_hundred_headers_or_so_at_most(count: int, status: bytes, place: str, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    more = count * b"a:\r\n"
+    head = SOUND.replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n", 1)
+    behind = CHUNKED + b"15\r\n" + BODY + b"\r\n0\r\n" + more + b"\r\n"
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(head if place == "in the head" else behind)
+        assert b"HTTP/1.1 " + status in await reader.read(65_536)
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            await serving.talk(send)
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_headers_behind_a_body_are_none_of_the_request(tmp_path: Path) -> None:
