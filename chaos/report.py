@@ -67,6 +67,8 @@ _FOUND: Final = """\
   where the disk was full, what was to be counted anew went unanswered; where no process could be had for a worker
   that had died, its place stayed empty; a horizon of 400 digits with levels was answered 500. All of it is bounded or
   refused now, and three are among the bad clients.
+- Bad clients: heads of four thousand headers made the 99th percentile of a polite client 4.5 times as long, and as many
+  behind a body 20.6 times. A request may have 128.
 - Artifacts: a file whose metadata are no UTF-8 was refused with the name of a Python error in the place of a reason.
 """
 
