@@ -160,7 +160,7 @@ HEAD_TOO_LARGE: Final = Kind(
     "head-too-large",
     "The headers are too large",
     431,
-    "The request line and the headers have more bytes than are read. The connection is closed.",
+    "The request line and the headers have more bytes or lines than are read. The connection is closed.",
     "the request line and headers, or those behind a body, have more than 65536 bytes or 128 lines",
 )
 INTERNAL_ERROR: Final = Kind(
