@@ -296,7 +296,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, kind: Kind) -> None:
         """Read nothing more, and close with a word about it when the requests before have been answered."""
-        self._last_words = _words(kind, kind.detail)
+        words = _words(kind, kind.detail)
+        if kind is HEAD_TOO_LARGE and self.parser.get_method() == b"HEAD":  # its answers have no body
+            words = words[: words.find(_END_OF_HEAD) + len(_END_OF_HEAD)]
+        self._last_words = words
         self.observer.refuse(kind.status, "" if kind is REQUEST_TIMEOUT else kind.name)
         if not self._in_head:  # what is refused is the last request that has begun
             if not self.pipeline:

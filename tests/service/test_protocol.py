@@ -285,6 +285,22 @@ def test_a_request_has_a_hundred_headers_or_so_at_most(count: int, status: bytes
     uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
+def test_a_refusal_of_a_head_request_has_no_body(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HEAD /models HTTP/1.1\r\n" + 200 * b"a:\r\n" + b"\r\n")
+        answer = await reader.read()
+        assert b"HTTP/1.1 431" in answer
+        assert answer.endswith(b"\r\n\r\n")
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            await serving.talk(send)
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
 def test_headers_behind_a_body_are_none_of_the_request(tmp_path: Path) -> None:
     write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
 
