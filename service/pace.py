@@ -6,6 +6,10 @@ from typing import Final
 # a machine that has become slower is believed after a few runs.
 _GROWTH: Final = 1.25
 
+# Runs for which it is taken for true what a kind of run took that was not among them. Without an end to it, a kind that
+# was held up once would be avoided for good: nobody would see that it has become quick.
+_LESSONS_BELIEVED: Final = 256
+
 # Runs between two looks at all that was learned.
 _LESSONS_BETWEEN: Final = 8
 
@@ -18,13 +22,16 @@ class Pace:
 
     Runs that cover about as many steps (within a factor of two) are taken as equal. Where none such was seen, the next
     smaller one is scaled up, and where there is none such either, the next larger one counts: both err on the long
-    side, for a run has costs that do not grow with it. Before the first run nothing is expected.
+    side, for a run has costs that do not grow with it. What was not seen for long is expected to take no longer than
+    that. Before the first run nothing is expected.
     """
 
     def __init__(self) -> None:
         self.lessons = 0
         """Runs that it has learned from."""
         self._seconds: dict[int, float] = {}
+        self._learned: dict[int, int] = {}
+        """The number of the last lesson of each kind."""
         self._least: dict[int, tuple[float, int]] = {}
         """What `least` has answered, and the number of lessons up to which that is good enough."""
 
@@ -32,12 +39,13 @@ class Pace:
         """The seconds that a run over so many time steps is expected to take."""
         kind = steps.bit_length()
         known = self._seconds.get(kind)
-        if known is not None:
+        if known is not None and self.lessons - self._learned[kind] < _LESSONS_BELIEVED:
             return known
         for less in range(kind - 1, 0, -1):
-            known = self._seconds.get(less)
-            if known is not None:
-                return known * float(1 << (kind - less))
+            smaller = self._seconds.get(less)
+            if smaller is not None:
+                scaled = smaller * float(1 << (kind - less))
+                return scaled if known is None else min(known, scaled)
         return self._seconds[min(self._seconds)] if self._seconds else 0.0
 
     def least(self, kind: int) -> float:
@@ -58,6 +66,7 @@ class Pace:
         """Take in how long a run over so many time steps took."""
         self.lessons += 1
         kind = steps.bit_length()
+        self._learned[kind] = self.lessons
         known = self._seconds.get(kind)
         self._seconds[kind] = seconds if known is None else min(seconds, known * _GROWTH)
 

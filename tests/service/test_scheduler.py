@@ -795,6 +795,21 @@ def test_a_model_that_was_once_held_up_comes_back_to_the_loop(model: Recorder) -
     assert model.pace.expect(4) < 5.0
 
 
+def test_batches_that_were_once_held_up_become_as_large_again(model: Recorder) -> None:
+    model.pace.learn(8 * 4, 1e-4)
+    model.pace.learn(16 * 4, 10.0)
+
+    async def work() -> None:
+        scheduler = Scheduler(max_batch=16, inline_seconds=5.0)
+        for _ in range(300):
+            await scheduler.forecast(model, [line()] * 16, 1)
+        await scheduler.close()
+
+    run(work)
+    assert model.shapes[0] == (8, 4, 1)
+    assert model.shapes[-1] == (16, 4, 1)
+
+
 def test_a_failure_on_the_thread_fails_the_requests_of_its_batch_alone(engines: Engines) -> None:
     model = Recorder(engines["drift", 1], failing_length=5)
 
