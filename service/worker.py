@@ -19,6 +19,7 @@ from service.api.state import Service, State
 from service.channel import Channel
 from service.errors import SettingsError
 from service.log import log_configuration
+from service.memory import share_one_arena
 from service.protocol import BoundedProtocol
 from service.server import Server
 from service.settings import Settings
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> int:
     Raises:
         SystemExit: the server could not start; why is in the log.
     """
+    share_one_arena()
     Server(
         _configuration(settings),
         Watchdog(settings.hang_seconds),
@@ -143,6 +145,7 @@ def _configuration(settings: Settings) -> Config:
 
 def _main(arguments: Sequence[str]) -> int:
     place, end, *listeners = map(int, arguments)
+    share_one_arena()
     try:
         settings = Settings.from_environment(os.environ)
         channel = Channel(socket.socket(fileno=end))
