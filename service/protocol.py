@@ -235,6 +235,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _read_part(self, data: bytes) -> None:
         self._has_moved_on = False
         self._beside_bytes += len(data)  # and is none again with the next part of a body
+        if self._in_head and self._lines_of_head(data) > MOST_HEADERS + 1:
+            # As the parser would say, but only when it had told of each of them.
+            if not self._is_midway:
+                self._feed(data[: data.find(b"\n") + 1])
+            if self._last_words is None:
+                self._refuse(HEAD_TOO_LARGE)
+            return
         self._feed(data)
         if self._last_words is not None or self.transport.is_closing():
             return
@@ -256,9 +263,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 # The parser takes what follows for that other protocol: the request's body, to begin with.
                 data = self._head_without_offer() + data[offer.args[0] :] if self._is_offered else b""
             except HttpParserError:
-                self.logger.warning("Invalid HTTP request received.")
+                if self.server_state.may_tell_of_nonsense():
+                    self.logger.warning("Invalid HTTP request received.")
                 self._refuse(HEAD_TOO_LARGE if self._header_count > MOST_HEADERS else MALFORMED_REQUEST)
                 return
+
+    @staticmethod
+    def _lines_of_head(data: bytes) -> int:
+        """How many lines there are up to the end of the first head, or of all."""
+        end = data.find(_END_OF_HEAD)
+        return data.count(b"\r\n", 0, end if end >= 0 else len(data))
 
     def _head_without_offer(self) -> bytes:
         """The head that was read, without the offer to go on in another protocol, for a parser that is new."""

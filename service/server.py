@@ -7,6 +7,7 @@ got through are taken. Then what is under way is finished, or, when the time for
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -33,6 +34,8 @@ _CLOSED_IN_A_TURN: Final = 2
 _LAST_WORDS_SECONDS: Final = 1.0
 # What is a connection only when the handshake of TLS is done is bounded by nothing else.
 _HANDSHAKE_SECONDS: Final = 5.0
+# What is no HTTP is told of in the log so often at most: to write a line takes longer than to refuse it.
+_NONSENSE_SECONDS: Final = 1.0
 
 _log: Final = logging.getLogger("leadtime.server")
 
@@ -50,6 +53,7 @@ class Connections(ServerState):
         """Requests that have no answer yet, and no task that works on it."""
         self.resting = 0
         """How many rest from reading what is of no use to anybody."""
+        self._nonsense_told = -math.inf
         self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._left: deque[asyncio.Transport] = deque()
 
@@ -67,6 +71,14 @@ class Connections(ServerState):
             self._left.popleft().close()
         if self._left:
             asyncio.get_running_loop().call_soon(self._close_some)
+
+    def may_tell_of_nonsense(self) -> bool:
+        """Whether the log is to have a line about what is no HTTP: not about each of many in a second."""
+        now = asyncio.get_running_loop().time()
+        if now < self._nonsense_told + _NONSENSE_SECONDS:
+            return False
+        self._nonsense_told = now
+        return True
 
     @property
     def default_lines(self) -> bytes:

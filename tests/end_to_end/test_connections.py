@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,21 @@ def test_headers_that_are_too_large_are_refused_with_the_limit(service: Running)
         problem["detail"]
         == "the request line and headers, or those behind a body, have more than 65536 bytes or 128 lines"
     )
+
+
+def test_a_flood_of_nonsense_is_counted_one_by_one_and_told_of_once_a_second(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    with running(models, log) as service:
+        begin = time.monotonic()
+        for _ in range(200):
+            with connect(service) as connection:
+                connection.sendall(b"NONSENSE\r\n\r\n")
+                assert read_to_end(connection).startswith(b"HTTP/1.1 400 ")
+        seconds = time.monotonic() - begin
+        with service.client() as client:
+            counts = client.get("/metrics").text
+    assert 'leadtime_requests_refused_total{reason="malformed-request"} 200.0' in counts
+    assert 1 <= log.read_text().count("Invalid HTTP request received") <= 1 + seconds
 
 
 @pytest.mark.parametrize("size", [1000, 50_000])
