@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.admission import wishes_of
@@ -64,6 +65,10 @@ _BYTES_OF_A_TURN: Final = 262_144
 # After each part there is a rest, the longer the more do so: what is read in vain, 25 MB/s, takes nobody's time.
 _BODIES_IN_VAIN: Final = 8
 _REST_SECONDS: Final = 0.01
+# So does who sends a large body, a little, where as much came at once: others have their turns in between. All of them
+# together are read at 125 MB/s at most.
+_LARGE_PART: Final = 131_072
+_SHORT_REST_SECONDS: Final = 0.002
 # A client that reads so much of its answer in the time that it has, has it again.
 _LEAST_READ: Final = 16_384
 
@@ -78,6 +83,37 @@ TOO_MANY: Final = "too many connections are open: close those that are idle, or 
 
 # At a stop, a connection on which nothing has been asked yet has so long to ask.
 _LAST_CHANCE_SECONDS: Final = 1.0
+
+
+class _Flow(FlowControl):
+    """When a connection is read from: not while it rests, whoever else is ready for more."""
+
+    rests = False
+    _is_wanted = False
+    """Whether it is to be read from after the rest."""
+
+    def begin_rest(self) -> None:
+        """Stop reading, until the rest is over."""
+        self.rests, self._is_wanted = True, not self.read_paused
+        super().pause_reading()
+
+    def end_rest(self) -> None:
+        """Read on, unless something else has it paused."""
+        self.rests = False
+        if self._is_wanted:
+            self.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Stop reading."""
+        self._is_wanted = False
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, as soon as the rest is over."""
+        if self.rests:
+            self._is_wanted = True
+        else:
+            super().resume_reading()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -102,14 +138,14 @@ class BoundedProtocol(HttpToolsProtocol):
     """How much was unread then."""
     _body_left = 0
     """How much of a body is yet to come, where it was said how long it is."""
+    _in_one_go = 0
+    """How much of what is read has come at once."""
     _header_count = 0
     """How many headers of that request have come."""
     _beside_bytes = 0
     """How much has come since the last part of a body, and is none: lengths of chunks, or headers behind the body."""
     _ahead = b""
     """What has come and is yet to be read, for requests before it wait."""
-    _is_resting = False
-    """Whether nothing is read for a moment, of a body that is read in vain."""
     _last_words: bytes | None = None
     """What is said before the connection is closed; nothing more is read meanwhile."""
     _watch: TimerHandle | None = None
@@ -120,11 +156,13 @@ class BoundedProtocol(HttpToolsProtocol):
     """The last request that went the short way; others may have come behind it."""
     _answered: RequestResponseCycle | None = None
     """The last request whose answer began on uvicorn's way; others may wait behind it."""
+    flow: _Flow
     server_state: Connections
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
         super().connection_made(cast(Transport, transport))
+        self.flow = _Flow(cast(Transport, transport))
         self._known = self.server_state.known
         self.service = cast(State, self.app_state)["service"]
         self.observer = self.service.observer
@@ -216,7 +254,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return bool(selector.select(0))
 
     def _read(self, data: bytes) -> None:
-        place = 0
+        place, self._in_one_go = 0, len(data)
         while place < len(data) and self._last_words is None and not self.transport.is_closing():
             if self.pipeline:
                 self.flow.pause_reading()
@@ -289,24 +327,28 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._reading_since is None:
             self._waiting_since, self._reading_since = None, self.loop.time()
         if self._in_head or not self.cycle.response_complete:
-            return
-        if self._bytes > _BODIES_IN_VAIN * self.service.settings.max_body_bytes:
+            if self._in_one_go >= _LARGE_PART:
+                self._rest(_SHORT_REST_SECONDS)
+        elif self._bytes > _BODIES_IN_VAIN * self.service.settings.max_body_bytes:
             self.transport.abort()
-        elif not self._is_resting:
-            self._is_resting = True
+        else:
+            self._rest(_REST_SECONDS)
+
+    def _rest(self, seconds: float) -> None:
+        """Read nothing for so long, and longer the more others rest."""
+        if not self.flow.rests:
+            self.flow.begin_rest()
             self.server_state.resting += 1
-            self.flow.pause_reading()
-            self.loop.call_later(_REST_SECONDS * self.server_state.resting, self._end_rest)
+            self.loop.call_later(seconds * self.server_state.resting, self._end_rest)
 
     def _end_rest(self) -> None:
-        self._is_resting = False
         self.server_state.resting -= 1
         if self.transport.is_closing():
             return
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()  # the client is gone, and what it has sent before is not worth reading
         else:
-            self.flow.resume_reading()
+            self.flow.end_rest()
 
     def _refuse(self, kind: Kind) -> None:
         """Read nothing more, and close with a word about it when the requests before have been answered."""
@@ -500,7 +542,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _look_at_what_comes(self, now: float, patience: float) -> float:
         """Refuse a request that comes too slowly; return how many seconds it has left."""
-        if self._reading_since is None or (self.flow.read_paused and not self._is_resting):
+        if self._reading_since is None or (self.flow.read_paused and not self.flow.rests):
             self._reading_since = now  # it waits for others before it, and is not to blame
         if self._in_head or self._is_answering:
             patience *= 1 + self._bytes / _BYTES_OF_A_TURN

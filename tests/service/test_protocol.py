@@ -373,6 +373,38 @@ def test_what_cannot_be_begun_with_is_refused_behind_the_answer_to_the_one_befor
     assert statuses == [[b"200", b"400"]] * 2
 
 
+def test_a_large_body_is_read_with_short_rests_in_which_others_are_answered(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "default" / "1" / "model.onnx", "drift")
+    body = b'{"window": [1, 2]' + b" " * 6_000_000 + b"}"
+    rests: list[int] = []
+    passed = 0
+
+    async def scenario() -> None:
+        async with Serving(tmp_path, []) as serving:
+            state = serving.server.server_state
+
+            async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+
+            async def others(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                nonlocal passed
+                while not large.done():
+                    writer.write(SOUND)
+                    await reader.readuntil(b"}]}")
+                    passed += not large.done()
+                    rests.append(state.resting)
+
+            large = asyncio.create_task(serving.talk(send))
+            await serving.talk(others)
+            await large
+            assert state.resting == 0
+
+    uvloop.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert max(rests) == 1
+    assert passed > 3
+
+
 def test_a_body_that_is_read_in_vain_is_read_with_rests_and_not_at_all_for_a_client_that_is_gone(
     tmp_path: Path,
 ) -> None:
