@@ -39,7 +39,6 @@ class Connection(Protocol):
     """What an exchange needs of its connection; `service.protocol.BoundedProtocol` is one."""
 
     client: tuple[str, int] | None
-    flow: FlowControl
     logger: logging.Logger
     loop: AbstractEventLoop
     observer: Observer
@@ -47,6 +46,10 @@ class Connection(Protocol):
     service: Service
     tasks: set[asyncio.Task[None]]
     transport: Transport
+
+    @property
+    def flow(self) -> FlowControl:
+        """Whether it is written to, and read from."""
 
     def on_response_complete(self) -> None:
         """Go on with the connection."""
