@@ -161,8 +161,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Take a connection, and wait for its first request as long as for any later one."""
-        super().connection_made(cast(Transport, transport))
-        self.flow = _Flow(cast(Transport, transport))
+        # Not uvicorn's own, which makes three sockets of Python's to read two addresses.
+        self.transport = cast(Transport, transport)
+        self.connections.add(self)
+        self.flow = _Flow(self.transport)
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
+        self.scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         self._known = self.server_state.known
         self.service = cast(State, self.app_state)["service"]
         self.observer = self.service.observer
@@ -584,6 +589,11 @@ class BoundedProtocol(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive() and not self.server_state.is_draining
         wishes = wishes_of(self.headers, self.service.settings)
         return Head(answer, path, self.headers, length, keep_alive, read_correlation(self.headers), wishes)
+
+
+def _address(found: Any) -> tuple[str, int] | None:
+    """The host and the port of one end of a connection, where it has such."""
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
 
 
 def _words(kind: Kind, detail: str, *, retry_after: int | None = None) -> bytes:
