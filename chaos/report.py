@@ -70,9 +70,9 @@ _FOUND: Final = """\
 - Bad clients: heads of four thousand headers made the 99th percentile of a polite client 4.5 times as long, and as many
   behind a body 20.6 times. A request may have 128.
 - Bad clients: for each of thousands of requests a second that were no HTTP a line was logged, which made the 99th
-  percentile of a polite client up to 6 times as long. A line is logged once a second; each is counted.
-- Bad clients: while two bodies of 8 MB came as fast as they could, everybody else waited three times as long. Large
-  bodies are read with short rests, 125 MB/s at most over all connections.
+  percentile of a polite client up to 6 times as long. A line is logged once a second at most; each is counted.
+- Bad clients: two bodies of 8 MB that came as fast as they could made it 2.3 to 7 times as long. Large bodies are read
+  with short rests.
 - Artifacts: a file whose metadata are no UTF-8 was refused with the name of a Python error in the place of a reason.
 """
 

@@ -10,9 +10,8 @@ _ARENA_MAX: Final = -8  # glibc's M_ARENA_MAX
 def share_one_arena() -> None:
     """Have all threads that start from now on take their memory from one arena, where the C library is glibc.
 
-    It would give each of them an arena of its own, and keep in it what is free again: a worker would be a megabyte or
-    two larger for good with each thread that was busy once. None of them has to wait for the others much: most of what
-    they do needs Python's lock.
+    It would give each of them an arena of its own, and keep in it what is free again: a worker was one or two
+    megabytes larger for it. None of them has to wait for the others much: most of what they do needs Python's lock.
     """
     with suppress(AttributeError, OSError, TypeError):  # other libraries have no such call
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)

@@ -65,8 +65,7 @@ _BYTES_OF_A_TURN: Final = 262_144
 # After each part there is a rest, the longer the more do so: what is read in vain, 25 MB/s, takes nobody's time.
 _BODIES_IN_VAIN: Final = 8
 _REST_SECONDS: Final = 0.01
-# So does who sends a large body, a little, where as much came at once: others have their turns in between. All of them
-# together are read at 125 MB/s at most.
+# Where so much of a body that is read comes at once, its connection rests shortly, too: others have their turns then.
 _LARGE_PART: Final = 131_072
 _SHORT_REST_SECONDS: Final = 0.002
 # A client that reads so much of its answer in the time that it has, has it again.
@@ -278,13 +277,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def _read_part(self, data: bytes) -> None:
         self._has_moved_on = False
         self._beside_bytes += len(data)  # and is none again with the next part of a body
-        if self._in_head and self._lines_of_head(data) > MOST_HEADERS + 1:
-            # As the parser would say, but only when it had told of each of them.
-            if not self._is_midway:
-                self._feed(data[: data.find(b"\n") + 1])
-            if self._last_words is None:
-                self._refuse(HEAD_TOO_LARGE)
-            return
         self._feed(data)
         if self._last_words is not None or self.transport.is_closing():
             return
@@ -310,12 +302,6 @@ class BoundedProtocol(HttpToolsProtocol):
                     self.logger.warning("Invalid HTTP request received.")
                 self._refuse(HEAD_TOO_LARGE if self._header_count > MOST_HEADERS else MALFORMED_REQUEST)
                 return
-
-    @staticmethod
-    def _lines_of_head(data: bytes) -> int:
-        """How many lines there are up to the end of the first head, or of all."""
-        end = data.find(_END_OF_HEAD)
-        return data.count(b"\r\n", 0, end if end >= 0 else len(data))
 
     def _head_without_offer(self) -> bytes:
         """The head that was read, without the offer to go on in another protocol, for a parser that is new."""

@@ -52,7 +52,7 @@ class Connections(ServerState):
         self.exchanges: set[Any] = set()
         """Requests that have no answer yet, and no task that works on it."""
         self.resting = 0
-        """How many rest from reading what is of no use to anybody."""
+        """How many connections rest, of which nothing is read for a moment, for others to have their turns."""
         self._nonsense_told = -math.inf
         self._written: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
         self._left: deque[asyncio.Transport] = deque()
