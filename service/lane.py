@@ -19,6 +19,10 @@ _ROWS_PREFILLED: Final = 64
 _STEPS_PREFILLED: Final = 4096
 _FEWEST_WORTH_SHARING: Final = 4
 
+# What part of its steps ahead a window waits for company at the most, in decode runs of others. A prefill run of few
+# rows takes longer than a decode run of many, and without a wait each turn would bring one.
+_SHARE_WAITED: Final = 8  # an eighth
+
 NOT_FINITE: Final = (
     "the forecast leaves the range of 32-bit floats; divide the series by a constant, and multiply the forecast by it"
 )
@@ -50,8 +54,11 @@ class Lane:
         self._live: set[Request] = set()
         self._deadline = math.inf
         self._waiting: dict[int, deque[Request]] = {}
+        self._shortest_waiting = 1
+        """The least number of steps ahead that one of them asks for, or has asked for."""
         self._decoding: deque[Batch] = deque()
-        self._prefilled_last = False
+        self._decoded_since = 1
+        """Decode runs since the last windows were prefilled."""
 
     @property
     def busy(self) -> bool:
@@ -94,9 +101,10 @@ class Lane:
         """The batch whose turn it is, if there is any."""
         if self._disturbed:
             self._sweep()
-        self._prefilled_last = bool(self._waiting) and not (self._prefilled_last and self._decoding_is_urgent)
-        if not self._prefilled_last:
+        if not self._waiting or self._decoding_is_due:
+            self._decoded_since += 1
             return self._next_decoded() if self._decoding else None
+        self._decoded_since = 0
         groups = self._next_groups()
         try:
             batch = self._kind(groups)
@@ -157,8 +165,11 @@ class Lane:
             self._expected_seconds += self.backlog.count_off(0, batch.size)
 
     @property
-    def _decoding_is_urgent(self) -> bool:
-        """Whether some of what decodes belongs to a request that waits for nothing else."""
+    def _decoding_is_due(self) -> bool:
+        """Whether a decode run comes before the windows that wait."""
+        if self._decoded_since and self._decoded_since * _SHARE_WAITED >= self._shortest_waiting:
+            return False
+        # Some of what decodes belongs to a request that waits for nothing else.
         return any(not group.request.waiting for batch in self._decoding for group in batch.groups)
 
     def _admit(self, request: Request) -> None:
@@ -167,6 +178,9 @@ class Lane:
         if length is None or request.waiting or request.under_way >= self._max_under_way or request.is_done:
             return
         request.waiting = True
+        # Where windows slide, new ones run beside those under way, and need no company.
+        steps = request.horizon if self._model.state_size else 1
+        self._shortest_waiting = min(self._shortest_waiting, steps) if self._waiting else steps
         queue = self._waiting.get(length)
         if queue is None:
             self._waiting[length] = deque((request,))
@@ -229,17 +243,14 @@ class Lane:
             if batch.length != other.length or batch.size + other.size > most:
                 break
             self._decoding.popleft()
-            self._settle(batch)
-            self._settle(other)
             batch = batch.joined_by(other)
-        return batch if batch.groups else None
+        return batch
 
     def _beside_those_under_way(self, batch: Batch) -> Batch:
         """New windows with those under way that have room for them: where windows slide, all runs are alike."""
         for other in self._decoding:
             if other.length == batch.length and other.size + batch.size <= self._most_rows(batch.length):
                 self._decoding.remove(other)
-                self._settle(other)
                 return other.joined_by(batch)
         return batch
 

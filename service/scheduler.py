@@ -5,7 +5,9 @@ one batch, of rows from any requests that wait, and then lets the loop go on: ne
 leave that are complete, whose request was cancelled, or whose time is up. Nothing waits for a timer.
 
 Who goes first:
-- models take turns, and in each model prefill and decode take turns;
+- models take turns, and in each model prefill and decode take turns: after a prefill run decode runs follow, one for
+  every eight steps ahead that are asked of the windows that wait, at least one, and others come meanwhile and share the
+  next;
 - windows of one length are prefilled together, first come, first served, and lengths take turns;
 - of long windows fewer run together, for every row of them holds the loop up and speeds nothing up;
 - a request that still has windows to prefill and room for them is not decoded meanwhile, for its windows then decode

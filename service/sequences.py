@@ -84,7 +84,6 @@ class Request:
 
     __slots__ = (
         "_context_length",
-        "_features",
         "_forecasts",
         "_given_out",
         "_known",
@@ -93,6 +92,7 @@ class Request:
         "_windows",
         "client",
         "deadline",
+        "features",
         "horizon",
         "is_done",
         "missing",
@@ -136,7 +136,8 @@ class Request:
         self.turn = 0
         """How many time steps of its windows run before others have their turn."""
         self._forecasts: Values | None = None
-        self._features = model.features
+        self.features = model.features
+        """Numbers per step."""
         self._windows = windows
         self._known = known
         self._context_length = context = model.context_length
@@ -210,9 +211,9 @@ class Request:
         """Take steps from `begin` on, (size, steps, features), of the forecasts of some windows."""
         if self._forecasts is None:
             if block.shape[:2] == (len(self._order), self.horizon):
-                self._forecasts = block
+                self._forecasts = np.ascontiguousarray(block)
                 return
-            self._forecasts = np.empty((len(self._order), self.horizon, self._features), np.float32)
+            self._forecasts = np.empty((len(self._order), self.horizon, self.features), np.float32)
         self._forecasts[places, begin : begin + block.shape[1]] = block
 
     def _length(self, place: int) -> int:
@@ -225,19 +226,18 @@ class Group:
     They stay together to the end, so that a request of a thousand windows costs no thousand times as much bookkeeping.
     """
 
-    __slots__ = ("_index", "places", "remaining", "request", "size")
+    __slots__ = ("_index", "places", "remaining", "request", "since", "size")
 
     def __init__(self, request: Request, places: Sequence[int]) -> None:
         self.request = request
         self.places = places
         self.size = len(places)
         self.remaining = request.horizon
+        """The steps that its request has not been given."""
+        self.since = 0
+        """Where its batch has put them aside: the first column of them."""
         # Places that follow each other are written as one block.
         self._index = slice(places.start, places.stop) if isinstance(places, range) else list(places)
-
-    @property
-    def wanted(self) -> bool:
-        return self.remaining > 0 and not self.request.is_done
 
     def put(self, block: Values) -> None:
         """Take the next steps, (size, steps, features), of the forecasts."""
@@ -246,5 +246,5 @@ class Group:
 
     def put_scale(self, scale: Values) -> None:
         """Take the scales, (size, features), of the windows."""
-        if self.request.scales is not None and self.remaining == self.request.horizon:
+        if self.request.scales is not None:
             self.request.scales[self._index] = scale

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import logging.config
+import subprocess
 import sys
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from service.api.correlation import NONE
 from service.api.journal import MOST_ERRORS, Journal
 from service.api.trip import Trip
-from service.log import FIELDS, MARKS, JsonLines, Lines, Marks, log_configuration
+from service.log import FIELDS, MARKS, JsonLines, Lines, Marks
 
 
 def record(message: str, **fields: object) -> logging.LogRecord:
@@ -60,15 +60,17 @@ def test_what_is_logged_of_a_request_names_it(lines: logging.Formatter) -> None:
     assert "an-id" not in lines.format(record("something else"))
 
 
-def test_the_configuration_is_one_that_logging_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    before = logging.getLogger().handlers[:], logging.getLogger().level
-    try:
-        for form in ("text", "json"):
-            logging.config.dictConfig(log_configuration("info", form))
-            logging.getLogger("leadtime.test").info("said")
-    finally:
-        logging.getLogger().handlers[:], logging.getLogger().level = before
-    text, program = capsys.readouterr().err.splitlines()
+def test_the_configuration_is_one_that_logging_takes() -> None:
+    # In a process of its own: to configure logging closes every handler there is, those of other tests' libraries too.
+    program = (
+        "import logging.config\n"
+        "from service.log import log_configuration\n"
+        "for form in ('text', 'json'):\n"
+        "    logging.config.dictConfig(log_configuration('info', form))\n"
+        "    logging.getLogger('leadtime.test').info('said')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    text, program = said.stderr.splitlines()
     assert text.endswith("INFO leadtime.test: said")
     assert json.loads(program)["message"] == "said"
 

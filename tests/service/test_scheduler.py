@@ -5,6 +5,7 @@ Fairness is counted in runs of the model, never in time.
 
 import asyncio
 import gc
+import itertools
 import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -179,7 +180,7 @@ def agree(found: Values, expected: Sequence[Values]) -> None:
 def requests(draw: st.DrawFn) -> list[tuple[list[int], int, int]]:
     """Requests as (lengths of the windows, horizon, turns of the loop before it comes)."""
     lengths = st.lists(st.integers(2, CONTEXT + 3), min_size=1, max_size=9)
-    one = st.tuples(lengths, st.integers(1, 12), st.integers(0, 15))
+    one = st.tuples(lengths, st.integers(1, 12) | st.sampled_from((31, 32, 33, 66)), st.integers(0, 15))
     return draw(st.lists(one, min_size=1, max_size=6))
 
 
@@ -551,6 +552,48 @@ def test_a_day_ahead_is_decoded_between_the_prefills_of_a_request_of_a_thousand_
         return waited
 
     assert run(work) <= 2 * 24
+
+
+def test_windows_wait_an_eighth_of_their_steps_for_company_while_others_decode(model: Recorder) -> None:
+    async def work() -> list[tuple[int, ...]]:
+        scheduler = inline()
+        long = asyncio.create_task(scheduler.forecast(model, [line()], 400))
+        await after_runs(model, 10)
+        begin = model.runs
+        asked = []
+        for _ in range(12):
+            asked.append(asyncio.create_task(scheduler.forecast(model, [line(8)], 40)))
+            await after_runs(model, model.runs + 1)
+        await asyncio.gather(*asked)
+        long.cancel()
+        await asyncio.wait([long])
+        return model.shapes[begin:]
+
+    shapes = run(work)
+    prefilled = [place for place, (_, length, _) in enumerate(shapes) if length == 8]
+    assert sum(shapes[place][0] for place in prefilled) == 12
+    assert len(prefilled) == 3
+    assert [later - earlier for earlier, later in itertools.pairwise(prefilled)] == [6, 6]
+
+
+def test_a_window_of_few_steps_is_not_kept_waiting_by_those_that_wait_for_company(model: Recorder) -> None:
+    async def work() -> int:
+        scheduler = inline()
+        asked = [asyncio.create_task(scheduler.forecast(model, [line()], 400))]
+        await after_runs(model, 10)
+        for _ in range(2):
+            asked.append(asyncio.create_task(scheduler.forecast(model, [line(8)], 200)))
+            await after_runs(model, model.runs + 2)
+        before = model.runs
+        await scheduler.forecast(model, [line(8)], 1)
+        waited = model.runs - before
+        for task in asked:
+            task.cancel()
+        await asyncio.wait(asked)
+        return waited
+
+    assert run(work) <= 2
+    assert [rows for rows, length, _ in model.shapes if length == 8] == [3]
 
 
 def test_models_take_turns(engines: Engines) -> None:
