@@ -55,7 +55,7 @@ class Lane:
         self._deadline = math.inf
         self._waiting: dict[int, deque[Request]] = {}
         self._shortest_waiting = 1
-        """The least number of steps ahead that one of them asks for, or has asked for."""
+        """The least number of steps ahead that one of them asks for, or has asked for; 1 for those left over."""
         self._decoding: deque[Batch] = deque()
         self._decoded_since = 1
         """Decode runs since the last windows were prefilled."""
@@ -230,6 +230,9 @@ class Lane:
             groups.append(group)
         if queue:
             self._waiting[length] = queue
+        if self._waiting:
+            # Those have waited for company already, and are not to do so again for each length before theirs.
+            self._shortest_waiting = 1
         for group in groups:
             self._admit(group.request)
         return groups

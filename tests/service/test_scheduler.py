@@ -576,6 +576,21 @@ def test_windows_wait_an_eighth_of_their_steps_for_company_while_others_decode(m
     assert [later - earlier for earlier, later in itertools.pairwise(prefilled)] == [6, 6]
 
 
+def test_windows_of_many_lengths_wait_for_company_once_and_not_for_each_length_before_theirs(model: Recorder) -> None:
+    async def work() -> list[tuple[int, ...]]:
+        scheduler = inline()
+        long = asyncio.create_task(scheduler.forecast(model, [line()], 400))
+        await after_runs(model, 10)
+        begin = model.runs
+        await asyncio.gather(*(scheduler.forecast(model, [line(length)], 80) for length in range(3, 8)))
+        long.cancel()
+        await asyncio.wait([long])
+        return model.shapes[begin:]
+
+    prefilled = [place for place, (_, length, _) in enumerate(run(work)) if length > 1]
+    assert [later - earlier for earlier, later in itertools.pairwise(prefilled)] == [2, 2, 2, 2]
+
+
 def test_a_window_of_few_steps_is_not_kept_waiting_by_those_that_wait_for_company(model: Recorder) -> None:
     async def work() -> int:
         scheduler = inline()
