@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, get_args
 
 from service.errors import KeysError
 from service.limits import FORM, Rate, client_number
-from service.stamp import stamp_of
+from service.stamp import settled, stamp_of
 
 ScopeName = Literal["forecast", "metadata", "admin"]
 SCOPES: Final[tuple[ScopeName, ...]] = get_args(ScopeName)
@@ -108,10 +108,9 @@ class Keyring:
 
     def refresh(self) -> None:
         """Look at the file, and where it has changed read it; where it cannot be used, say so and keep the keys."""
-        stamp = stamp_of(self._path)
-        if stamp == self._stamp:
+        if stamp_of(self._path) == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = settled(lambda: stamp_of(self._path))
         try:
             self.keys = read_keys(self._path)
         except KeysError as error:

@@ -22,7 +22,7 @@ from service.labels import LABELS_NAME, NO_LABELS, Labels, read_labels
 from service.metrics import Metrics, TooManyMetrics
 from service.routing import Routes, routes_of
 from service.signing import SigningKeys
-from service.stamp import Stamp, stamp_of
+from service.stamp import Stamp, settled, stamp_of
 from service.versions import Entry, ServedModel, look_at, one_line
 
 MODEL_LOADS: Final = "leadtime_model_loads"
@@ -227,7 +227,9 @@ class _Scan:
         if not any(stamp):
             return NO_LABELS
         if before is None or before.stamp != stamp:
-            labels, unreadable = before.labels if before else NO_LABELS, None
+            labels, unreadable = NO_LABELS, None
+            if before is not None:
+                labels, stamp = before.labels, settled(lambda: stamp_of(path))
             try:
                 labels = read_labels(path)
             except LabelsError as error:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.artifact import FILE_NAME
 from service.errors import ArtifactError, SigningError
-from service.stamp import Stamp, stamp_of
+from service.stamp import Stamp, settled, stamp_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -89,10 +89,9 @@ class SigningKeys:
 
     def refresh(self) -> None:
         """Look at the files, and read them where they have changed; say so and keep the keys where they are no use."""
-        stamp = _stamp(self._path)
-        if stamp == self.stamp:
+        if _stamp(self._path) == self.stamp:
             return
-        self.stamp = stamp
+        self.stamp = settled(lambda: _stamp(self._path))
         try:
             self._keys = read_signing_keys(self._path)
         except SigningError as error:

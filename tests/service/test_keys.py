@@ -154,6 +154,42 @@ def test_a_key_that_is_taken_out_is_known_no_more_though_it_was_in_use(file: Pat
     assert ring.keys.find(secret) is None
 
 
+def test_a_file_that_is_emptied_and_then_filled_is_read_when_it_is_whole(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = [add_key(file, name, ["forecast"]).encode() for name in "ab"]
+    ring = Keyring(file)
+    text = file.read_bytes()
+    end_of_first = text.index(b"[[key]]", 1)
+    parts = iter([text[:end_of_first], text[end_of_first:]])
+
+    def write_on(_: float) -> None:
+        with file.open("ab") as written:
+            written.write(next(parts, b""))
+
+    monkeypatch.setattr("service.stamp.time.sleep", write_on)
+    caplog.set_level(logging.INFO)
+    file.write_bytes(b"")
+    ring.refresh()
+    assert caplog.messages == ["keys: a, b"]
+    assert all(ring.keys.find(secret) is not None for secret in secrets)
+
+
+def test_a_file_that_is_written_without_end_is_read_all_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_key(file, "a", ["forecast"])
+    ring = Keyring(file)
+    monkeypatch.setattr("service.stamp._AT_MOST_SECONDS", 0.05)
+
+    def write_on(_: float) -> None:
+        with file.open("a") as written:
+            written.write("#")
+
+    monkeypatch.setattr("service.stamp.time.sleep", write_on)
+    second = add_key(file, "b", ["forecast"]).encode()
+    ring.refresh()
+    assert ring.keys.find(second) is not None
+
+
 @pytest.mark.parametrize("content", [b"[[key]]", b"\xff", None], ids=["no key", "not UTF-8", "gone"])
 def test_a_file_that_has_become_bad_leaves_the_keys_and_says_so_once(
     file: Path, caplog: pytest.LogCaptureFixture, content: bytes | None
