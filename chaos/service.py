@@ -14,6 +14,7 @@ from typing import Final
 
 from benchmarks.questions import ROOT
 from benchmarks.servers import free_port, status_of, tree
+from service.process import WORKER
 
 PATIENCE: Final = 180.0
 """Seconds after which what should have happened has not."""
@@ -160,10 +161,10 @@ class Instance:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that take connections: of several, not the first one, which holds the sockets for them."""
+        """The processes that take connections: of several, not those that only hold the sockets for them."""
         listening = {inode for state, _, inode in self._sockets() if state == _LISTEN}
         holding = sorted(process for process in tree(self.process) if listening & _sockets_of(process))
-        return [process for process in holding if process != self.process] or holding
+        return [process for process in holding if _name_of(process) == WORKER] or holding
 
     def connections(self) -> dict[int, int]:
         """The worker at the other end of each connection, by the client's port."""
@@ -211,6 +212,12 @@ def _descriptors_of(process: int) -> list[str]:
             with contextlib.suppress(OSError):
                 found.append(str(link.readlink()))
     return found
+
+
+def _name_of(process: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/comm").read_text().rstrip()
+    return ""
 
 
 def _sockets_of(process: int) -> set[str]:

@@ -24,6 +24,7 @@ from service.log import log_configuration
 from service.otel import is_asked_for
 from service.settings import PREFIX, Settings
 from service.signing import make_signing_key, read_signing_keys, sign
+from service.starter import Forker, Spawner
 from service.supervisor import FAILED, Patience, Supervisor
 
 _USAGE_ERROR: Final = 2
@@ -100,8 +101,9 @@ def _supervise(settings: Settings, counts: Path) -> int:
     scheme = "http" if settings.tls is None else "https"
     _log.info("listening on %s, with %d workers", url_of(listeners[0], scheme), settings.workers)
     patience = Patience(settings.notice_seconds, settings.drain_seconds, settings.hang_seconds)
-    worker = [sys.executable, "-m", "service.worker"]
-    return asyncio.run(Supervisor(worker, listeners, settings.workers, patience, counts).run())
+    spawner = Spawner([sys.executable, "-m", "service.worker"], listeners)
+    forker = Forker([sys.executable, "-m", "service.forkserver"], listeners, spawner)
+    return asyncio.run(Supervisor(forker, listeners, settings.workers, patience, counts).run())
 
 
 class _Parser(ArgumentParser):

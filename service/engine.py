@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from service.artifact import (
     FORECAST,
@@ -30,6 +29,11 @@ from service.onnx_file import EXTERNAL, NOT_STANDARD, UNREADABLE, check_stands_a
 from service.pace import Pace
 from service.window import Values, slide
 
+# It starts a thread when it is loaded, which processes that are to be copied must not have (`service.forkserver`): it
+# is loaded with the first model.
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, NodeArg, SessionOptions
+
 State = Values
 
 # Rows that `Engine.forecast` runs together: more would gain nothing per row, and take more memory.
@@ -49,10 +53,7 @@ _LOADING_FAULTS: Final = (
     (r"protobuf parsing failed|No graph was found", UNREADABLE),
     (r"xternal data|xternal initializer|model_path must not be empty", EXTERNAL),
     (r"is not a registered function/op|No Op registered|No opset import for domain", NOT_STANDARD),
-    (
-        r"IR version|opset version",
-        f"it is of a newer ONNX version than onnxruntime {onnxruntime.__version__} reads: export it with an older one",
-    ),
+    (r"IR version|opset version", "it is of a newer ONNX version than {runtime} reads: export it with an older one"),
 )
 
 
@@ -70,7 +71,7 @@ class Step(NamedTuple):
 class Engine:
     """An artifact that has been checked and tried out. Its methods may be called from several threads at once."""
 
-    def __init__(self, metadata: Metadata, digest: str, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, metadata: Metadata, digest: str, session: "InferenceSession") -> None:
         """Wrap a session whose graph is that of `metadata`; use `Engine.open`, which makes sure of it."""
         self.metadata = metadata
         self.digest = digest
@@ -221,22 +222,26 @@ def read_artifact(path: Path) -> bytes:
     return content
 
 
-def _load(content: bytes) -> onnxruntime.InferenceSession:
+def _load(content: bytes) -> "InferenceSession":
+    from onnxruntime import InferenceSession, __version__
+
     try:
-        return onnxruntime.InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
+        return InferenceSession(content, _session_options(), providers=["CPUExecutionProvider"])
     except Exception as error:
         for pattern, fault in _LOADING_FAULTS:
             if re.search(pattern, str(error)):
-                raise ArtifactError(fault) from error
+                raise ArtifactError(fault.format(runtime=f"onnxruntime {__version__}")) from error
         raise ArtifactError(f"onnxruntime cannot load it ({type(error).__name__})") from error
 
 
-def _session_options() -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
+def _session_options() -> "SessionOptions":
+    from onnxruntime import ExecutionMode, SessionOptions
+
+    options = SessionOptions()
     # A forecast's operators are far too small to share among threads; processes spread the work over cores instead.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_mode = ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A plan of memory is kept for every shape ever seen, and windows come in any length and batch: it would only grow.
     options.enable_mem_pattern = False
@@ -248,7 +253,7 @@ def _session_options() -> onnxruntime.SessionOptions:
     return options
 
 
-def _tensors(arguments: Sequence[onnxruntime.NodeArg]) -> list[Tensor]:
+def _tensors(arguments: Sequence["NodeArg"]) -> list[Tensor]:
     return [Tensor(argument.name, _dtype(argument.type), _shape(argument.shape)) for argument in arguments]
 
 

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from subprocess import DEVNULL, Popen
 from typing import Final, Literal, NamedTuple
 
 from service.channel import Channel
 from service.listeners import refuse_new
 from service.metrics import Metrics
+from service.process import Process, how_it_ended
+from service.starter import Starter, StartError
 from service.watchdog import BEAT_SECONDS, HUNG
 
 FAILED: Final = 3
@@ -61,7 +62,7 @@ class _Worker:
     """One worker, from its start to its end."""
 
     place: int
-    process: Popen[bytes]
+    process: Process
     channel: Channel
     serves: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,9 +89,7 @@ class _Worker:
         code = self.process.returncode
         if self.has_hung:
             return "it stood still"
-        if code is not None and code < 0:
-            return f"it was ended by {signal.Signals(-code).name}"
-        return f"it ended with exit code {code}"
+        return "it has not ended" if code is None else how_it_ended(code)
 
     def __str__(self) -> str:
         return f"worker {self.place + 1} (process {self.process.pid})"
@@ -100,13 +99,10 @@ class Supervisor:
     """The workers of a service."""
 
     def __init__(
-        self, command: Sequence[str], listeners: Sequence[socket.socket], workers: int, patience: Patience, folder: Path
+        self, starter: Starter, listeners: Sequence[socket.socket], workers: int, patience: Patience, folder: Path
     ) -> None:
-        """Keep so many workers, each of which runs `command`; what is counted of them goes into `folder`.
-
-        To the command are added the worker's place, the number of its end of a channel, and those of all listeners.
-        """
-        self._command = command
+        """Keep so many workers, which take connections from the listeners; what is counted of them goes to `folder`."""
+        self._starter = starter
         self._listeners = listeners
         self._places = workers
         self._patience = patience
@@ -135,6 +131,7 @@ class Supervisor:
         await self._stop_asked.wait()
         self._is_stopping = True
         await _cancel(*tasks)
+        self._starter.close()
         await self._stop()
         await _cancel(watch)
         self._metrics.close()
@@ -157,11 +154,16 @@ class Supervisor:
         while True:
             began = asyncio.get_running_loop().time()
             try:
-                worker = self._start(place)
+                worker = await self._start(place)
+            except StartError as error:
+                if not self._has_served:
+                    self._give_up(f"no worker could be started: {error}")
+                    return
+                await self._wait_to_retry(error)
+                continue
             except OSError as error:
                 # Neither processes nor memory nor files are to be had at the moment.
-                _log.error("no worker can be started (%s): tried again in %g s", error.strerror, _RETRY_SECONDS)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await self._wait_to_retry(error.strerror)
                 continue
             await _first(worker.serves, worker.ended)
             if worker.serves.is_set():
@@ -172,7 +174,8 @@ class Supervisor:
                     former.channel.say("stop")
                 await worker.is_due.wait()
             elif not self._has_served:
-                self._give_up(worker)
+                # What keeps its first worker from serving would keep every other one.
+                self._give_up(f"{worker} could not start ({worker.end})")
                 return
             if not worker.ended.is_set() and worker.is_due.is_set():
                 self._count("asked")
@@ -185,16 +188,12 @@ class Supervisor:
             _log.error("%s: %s; another one is started%s", worker, worker.end, f" in {pause:g} s" if pause else "")
             await asyncio.sleep(pause)
 
-    def _start(self, place: int) -> _Worker:
+    async def _start(self, place: int) -> _Worker:
         """Start a process."""
         ours, theirs = Channel.pair()
-        numbers = [theirs.fileno(), *(listener.fileno() for listener in self._listeners)]
-        # An interrupt from the keyboard is for this process alone, which tells the others what it means.
         try:
-            process = Popen(
-                [*self._command, *map(str, [place, *numbers])], stdin=DEVNULL, pass_fds=numbers, process_group=0
-            )
-        except OSError:
+            process = await self._starter.start(place, theirs.fileno())
+        except BaseException:
             ours.close()
             raise
         finally:
@@ -203,6 +202,10 @@ class Supervisor:
         self._alive.add(worker)
         ours.listen(lambda words: self._hear(worker, words), lambda: self._lose(worker))
         return worker
+
+    async def _wait_to_retry(self, reason: object) -> None:
+        _log.error("no worker can be started (%s): tried again in %g s", reason, _RETRY_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
 
     def _lose(self, worker: _Worker) -> None:
         """Note that a worker has ended: its end of the channel is closed, and nobody but its process closes it."""
@@ -222,9 +225,9 @@ class Supervisor:
         if self._is_stopping and not self._alive:
             self._none_left.set()
 
-    def _give_up(self, worker: _Worker) -> None:
-        """End the service: what keeps its first worker from serving would keep every other one."""
-        self._fault = f"{worker} could not start ({worker.end}): the service ends"
+    def _give_up(self, fault: str) -> None:
+        """End the service."""
+        self._fault = f"{fault}: the service ends"
         self._in_a_hurry.set()
         self._stop_asked.set()
 
@@ -277,6 +280,7 @@ class Supervisor:
                 if 0 < self._patience.hang < worker.silence - _QUIET_SECONDS:
                     worker.was_silent = True
                     worker.process.kill()
+            self._starter.tend()
             self._share_out()
 
     def _share_out(self) -> None:

@@ -1,10 +1,12 @@
 """A process that serves: alone, or as one of several that `service.supervisor` keeps.
 
-`python -m service` starts the latter; its arguments are its place among the others, the number of the socket by which
-it hears from the first process, and those of the sockets that connections come to.
+The latter is a copy of `service.forkserver`, or a program of its own; its arguments are then its place among the
+others, the number of the socket by which it hears from the first process, and those of the sockets that connections
+come to.
 """
 
 import asyncio
+import importlib
 import os
 import socket
 import sys
@@ -20,11 +22,13 @@ from service.channel import Channel
 from service.errors import SettingsError
 from service.log import log_configuration
 from service.memory import share_one_arena
+from service.process import WORKER, set_name
 from service.protocol import BoundedProtocol
 from service.server import Server
 from service.settings import Settings
 from service.watchdog import Watchdog
 
+_APPLICATION: Final = "service.app:application_from_environment"
 _USAGE_ERROR: Final = 2
 # Others may be opening a large model; whoever asked is answered then, at the latest.
 _OTHERS_SECONDS: Final = 60.0
@@ -126,7 +130,7 @@ class Supervised(Server):
 def _configuration(settings: Settings) -> Config:
     tls = settings.tls
     return Config(
-        "service.app:application_from_environment",
+        _APPLICATION,
         factory=True,
         host=settings.host,
         port=settings.port,
@@ -143,9 +147,19 @@ def _configuration(settings: Settings) -> Config:
     )
 
 
-def _main(arguments: Sequence[str]) -> int:
-    place, end, *listeners = map(int, arguments)
-    share_one_arena()
+def load() -> None:
+    """Load what else is needed to serve, which is otherwise loaded by its name."""
+    for name in (_APPLICATION.partition(":")[0], "uvicorn.lifespan.on", "uvicorn.loops.uvloop"):
+        importlib.import_module(name)
+
+
+def work(place: int, end: int, listeners: Sequence[int]) -> int:
+    """Serve as one of several until told to stop; return the exit code.
+
+    `end` is the number of its end of the channel to the first process, `listeners` those of all sockets that
+    connections come to.
+    """
+    set_name(WORKER)
     try:
         settings = Settings.from_environment(os.environ)
         channel = Channel(socket.socket(fileno=end))
@@ -154,6 +168,12 @@ def _main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"leadtime: {error}\n")
         return _USAGE_ERROR
     return 0
+
+
+def _main(arguments: Sequence[str]) -> int:
+    place, end, *listeners = map(int, arguments)
+    share_one_arena()
+    return work(place, end, listeners)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from service.process import WORKER
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
@@ -31,6 +33,17 @@ class Running:
     def client(self) -> httpx.Client:
         """A client of it, which follows no redirects."""
         return httpx.Client(base_url=self.url, timeout=PATIENCE)
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes of the workers that live, of several."""
+        return [child for child in children(self.process.pid) if name_of(child) == WORKER]
+
+    @property
+    def template(self) -> int | None:
+        """The process of which workers are copies, while it lives."""
+        others = [child for child in children(self.process.pid) if name_of(child) not in (WORKER, None)]
+        return others[0] if len(others) == 1 else None
 
 
 @contextmanager
@@ -53,6 +66,19 @@ def running(models: Path | None, log: Path, **settings: object) -> Iterator[Runn
         yield wait_until_live(process, log)
     finally:
         stop(process)
+
+
+def children(process: int) -> list[int]:
+    """The processes whose parent a process is."""
+    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def name_of(process: int) -> str | None:
+    """What a process is called; None where it is gone, or as good as gone."""
+    with suppress(OSError):
+        if ") Z " not in Path(f"/proc/{process}/stat").read_text():
+            return Path(f"/proc/{process}/comm").read_text().rstrip()
+    return None
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.clients import REQUEST, Balancer, asking
-from tests.end_to_end.process import PATIENCE, Running, running
+from tests.end_to_end.process import PATIENCE, Running, children, running
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -113,15 +113,10 @@ def test_a_second_signal_ends_the_service_at_once_and_says_so_to_those_who_wait(
 def test_workers_end_by_themselves_when_the_first_process_is_killed(models: Path, tmp_path: Path) -> None:
     with running(models, tmp_path / "log", workers=2) as service:
         wait_until(lambda: service.log.read_text().count(" serves") == 2)
-        workers = children(service.process.pid)
-        assert len(workers) == 2
+        below = children(service.process.pid)
+        assert len(below) == 3, "two workers, and the process of which they are copies"
         with asking(lambda: service.port, 4, keep=False) as new:
             wait_until(lambda: len(new.answered) > 20)
             service.process.kill()
-            wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+            wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in below))
         assert new.lost == []
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process has started and that live."""
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]

@@ -16,6 +16,7 @@ import pytest
 
 from service.listeners import bind
 from service.metrics import collect
+from service.starter import Forker, Spawner, Starter
 from service.supervisor import FAILED, WORKERS_REPLACED, Patience, Supervisor
 
 LONGEST = 60.0
@@ -32,11 +33,24 @@ told = channel.makefile("rb")
 UNTIL_THE_END = "any(line == b'stop\\n' for line in told)"
 
 
-def supervise(folder: Path, script: str, *, workers: int = 1, until: Callable[[], bool] = lambda: False) -> int:
-    """Run workers that are `script` until something has happened, and then stop; give the exit code."""
+def supervise(
+    folder: Path,
+    script: str,
+    *,
+    template: str | None = None,
+    workers: int = 1,
+    until: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run workers that are `script` until something has happened, and then stop; give the exit code.
+
+    With a template they are copies of that script.
+    """
 
     async def run() -> int:
-        supervisor = Supervisor([sys.executable, "-c", script], listeners, workers, PATIENCE, folder)
+        starter: Starter = Spawner([sys.executable, "-c", script], listeners)
+        if template is not None:
+            starter = Forker([sys.executable, "-c", template], listeners, starter)
+        supervisor = Supervisor(starter, listeners, workers, PATIENCE, folder)
         running = asyncio.create_task(supervisor.run())
         deadline = time.monotonic() + LONGEST
         while not running.done() and not until():
@@ -75,6 +89,16 @@ def test_a_worker_that_cannot_start_ends_the_service_with_one_line(
     assert f"could not start ({end}): the service ends" in caplog.text
 
 
+def test_where_what_workers_are_copied_from_cannot_start_the_service_ends_with_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert supervise(tmp_path, SERVES, template="raise SystemExit(3)", workers=2) == FAILED
+    assert [record.message for record in caplog.records] == [
+        "no worker could be started: the process that they are copied from could not start: it ended with exit code 3: "
+        "the service ends"
+    ]
+
+
 def test_a_worker_that_dies_again_and_again_is_started_more_and_more_seldom(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,7 +126,7 @@ def test_where_no_process_can_be_had_a_place_is_not_given_up(
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         return subprocess.Popen(*given, **named)
 
-    monkeypatch.setattr("service.supervisor.Popen", start)
+    monkeypatch.setattr("service.starter.Popen", start)
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     assert supervise(tmp_path, SERVES, until=lambda: starts(caplog) == 2) == 0
