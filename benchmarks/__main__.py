@@ -178,7 +178,7 @@ def _measured(
 
 
 def _overload(place: Place, arguments: Namespace) -> dict[str, Any]:
-    return overload.measure(place, seconds=arguments.seconds)
+    return overload.measure(place, rounds=arguments.rounds, seconds=arguments.seconds)
 
 
 def _stages(place: Place, arguments: Namespace) -> dict[str, Any]:

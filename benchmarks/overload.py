@@ -1,8 +1,9 @@
 """What becomes of requests when more are sent than can be answered: the service beside a FastAPI application.
 
-Each is first asked as fast as it answers, which is its capacity; then it is offered shares and multiples of that, open
-loop, with a deadline for each request. Both forecast with the same model, which slides its window, so that a forecast
-takes both about as long.
+Each is first asked as fast as it answers, which is its capacity; then it is offered a multiple of that, open loop, with
+a deadline for each request. The capacity is found anew before each load, since what a shared machine gives changes
+within seconds: goodput counts as a share of it. All this is done in several rounds, of which medians are told. Both
+servers forecast with the same model, which slides its window, so that a forecast takes both about as long.
 
 A forecast of 96 steps takes some milliseconds, which is what there is to be lost. To refuse a request takes some tens
 of microseconds, half of them the kernel's for its bytes: four times as many requests as can be answered, of forecasts
@@ -10,7 +11,8 @@ that take less than a millisecond each, would fill a fifth of the time by being 
 """
 
 import json
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
@@ -37,9 +39,13 @@ _CONNECTIONS: Final = 64  # of the load that finds the capacity
 
 
 def measure(
-    place: Place, *, seconds: int, times: Sequence[float] = TIMES, tell: Callable[[str], None] = print
+    place: Place, *, rounds: int, seconds: int, times: Sequence[float] = TIMES, tell: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Find the capacity of each server, and what becomes of each multiple of it."""
+    """Find the capacity of each server, and what becomes of each multiple of it, in so many rounds.
+
+    Returns:
+        For each server its capacity and a point for each multiple: medians over the rounds, and all `rounds` as found.
+    """
     tutorial = next(peer for peer in peers() if peer.name == TUTORIAL)
     make_environment(tutorial.environment)
     form = next(form for form in tutorial.forms if form.name.startswith("`async"))
@@ -52,45 +58,66 @@ def measure(
         SERVICE: (to_service(WINDOW, STEPS), forecast(engine, WINDOW, STEPS)),
         TUTORIAL: (_farther(form.questions[SEVERAL_STEPS]), slid_forecast(engine, WINDOW, STEPS)),
     }
+    found: dict[str, dict[float, list[dict[str, Any]]]] = {name: {one: [] for one in times} for name in starts}
     with Servers(starts) as servers:
-        found = {name: _of_one(servers, name, *asked[name], place, seconds, times, tell) for name in starts}
-    return {"model": MODEL, "steps": STEPS, "deadline": DEADLINE, "seconds": seconds, "servers": found}
+        for name, (question, wanted) in asked.items():
+            with servers.turn_of(name) as server:
+                fault = differs(server.ask(question), wanted)
+                if fault is not None:
+                    raise RuntimeError(f"{name} answers wrongly: {fault}")
+                drive(server.port, question, seconds=1, connections=_CONNECTIONS, core=place.generator)
+        for number in range(rounds):
+            for multiple in times:
+                for name in starts:
+                    with servers.turn_of(name) as server:
+                        outcome = _offered(server, asked[name][0], multiple, place, seconds)
+                    found[name][multiple].append(outcome)
+                    tell(f"round {number + 1}, {name}, {multiple:>4} × {_in_words(outcome)}")
+    points: dict[str, list[dict[str, Any]]] = {
+        name: [{"times": multiple, **_medians(outcomes), "rounds": outcomes} for multiple, outcomes in ones.items()]
+        for name, ones in found.items()
+    }
+    return {
+        "model": MODEL,
+        "steps": STEPS,
+        "deadline": DEADLINE,
+        "seconds": seconds,
+        "rounds": rounds,
+        "servers": {
+            name: {"capacity": statistics.median(point["capacity"] for point in ones), "points": ones}
+            for name, ones in points.items()
+        },
+    }
+
+
+def _offered(server: Server, question: Question, multiple: float, place: Place, seconds: int) -> dict[str, Any]:
+    """What a server can answer now, and what becomes of a multiple of that."""
+    capacity = drive(server.port, question, seconds=seconds, connections=_CONNECTIONS, core=place.generator).rate
+    rate = multiple * capacity
+    outcome = load(question, server.port, rate=rate, seconds=seconds, deadline=DEADLINE, core=place.generator)
+    return {"capacity": capacity, "share": outcome.goodput / capacity, **asdict(outcome)}
+
+
+def _medians(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Of each number the median over those rounds that have it."""
+    found: dict[str, float | None] = {}
+    for name in outcomes[0]:
+        values = [outcome[name] for outcome in outcomes if outcome[name] is not None]
+        found[name] = statistics.median(values) if values else None
+    return found
 
 
 def _farther(question: Question) -> Question:
     return replace(question, body=json.dumps(json.loads(question.body) | {"horizon": STEPS}).encode())
 
 
-def _of_one(
-    servers: Servers,
-    name: str,
-    question: Question,
-    wanted: Sequence[float],
-    place: Place,
-    seconds: int,
-    times: Sequence[float],
-    tell: Callable[[str], None],
-) -> dict[str, Any]:
-    with servers.turn_of(name) as server:
-        fault = differs(server.ask(question), wanted)
-        if fault is not None:
-            raise RuntimeError(f"{name} answers wrongly: {fault}")
-        closed: dict[str, Any] = {"connections": _CONNECTIONS, "core": place.generator}
-        drive(server.port, question, seconds=1, **closed)
-        capacity = drive(server.port, question, seconds=seconds, **closed).rate
-        tell(f"{name}: capacity {capacity:,.0f} /s")
-        points = []
-        for multiple in times:
-            rate = multiple * capacity
-            outcome = load(question, server.port, rate=rate, seconds=seconds, deadline=DEADLINE, core=place.generator)
-            points.append({"times": multiple, **asdict(outcome)})
-            tell(
-                f"{name}, {multiple:>4} × ({outcome.offered:>8,.0f} /s): goodput {outcome.goodput:>8,.0f} /s, "
-                f"accepted p99 {_told(outcome.accepted_p99)}, refused {outcome.refused:>8,.0f} /s "
-                f"(p50 {_told(outcome.refused_p50)}, p99 {_told(outcome.refused_p99)}), "
-                f"expired {outcome.expired:,.0f}, failed {outcome.failed:,.0f}, unanswered {outcome.unanswered:,.0f}"
-            )
-    return {"capacity": capacity, "points": points}
+def _in_words(outcome: Mapping[str, Any]) -> str:
+    return (
+        f"{outcome['capacity']:,.0f} /s: goodput {outcome['goodput']:,.0f} /s, {outcome['share']:.2f} of that, "
+        f"accepted p99 {_told(outcome['accepted_p99'])}, refused {outcome['refused']:,.0f} /s "
+        f"(p99 {_told(outcome['refused_p99'])}), expired {outcome['expired']:,.0f}, failed {outcome['failed']:,.0f}, "
+        f"unanswered {outcome['unanswered']:,.0f}"
+    )
 
 
 def _told(milliseconds: float | None) -> str:

@@ -35,7 +35,11 @@ def draw_overload(found: Mapping[str, Any], path: Path) -> None:
                 "color": _COLOURS.get(name, _TUTORIAL),
                 "label": name,
             }
-            goodput.plot(times, [point["goodput"] / one["capacity"] for point in one["points"]], **line)
+            goodput.plot(times, [point["share"] for point in one["points"]], **line)
+            spread = [[outcome["share"] for outcome in point["rounds"]] for point in one["points"]]
+            goodput.fill_between(
+                times, list(map(min, spread)), list(map(max, spread)), color=line["color"], alpha=0.15, linewidth=0
+            )
             accepted.plot(times, [point["accepted_p99"] or float("nan") for point in one["points"]], **line)
         accepted.axhline(milliseconds, color=_OTHERS, linestyle="--", linewidth=1, zorder=0)
         accepted.text(0.5, milliseconds, "deadline", va="bottom", fontsize=8.5)

@@ -546,7 +546,9 @@ def _overload(found: Mapping[str, Any]) -> str:
         [
             f"{_bold(name)}, {one['capacity']:,.0f} /s",
             f"{point['times']:g} ×",
-            *(_number(point[rate]) for rate in ("goodput", "refused", "expired")),
+            _number(point["goodput"]),
+            f"{point['share']:.2f}",
+            *(_number(point[rate]) for rate in ("refused", "expired")),
             _number(point["failed"] + point["unanswered"]),
             *(_ms(point[time]) for time in ("accepted_p50", "accepted_p99", "refused_p50", "refused_p99")),
         ]
@@ -560,8 +562,10 @@ def _overload(found: Mapping[str, Any]) -> str:
             "![Goodput and times of accepted requests under overload](overload.svg)\n",
             f"What becomes of requests for {found['steps']} steps of a model that slides its window, when more are",
             "sent than can be answered. Each server is asked by 64 connections as fast as it answers, its capacity,",
-            f"and then offered multiples of that, open loop, for {found['seconds']} s each: requests leave at random",
-            "times that do not depend on answers, times count from then, and clients give up after four deadlines. An",
+            f"and then offered a multiple of that, open loop, for {found['seconds']} s: requests leave at random times",
+            "that do not depend on answers, times count from then, and clients give up after four deadlines. The",
+            "capacity is found anew before each load, since it changes with what else the machine does; medians of",
+            f"{found['rounds']} rounds, the servers in turn, and the shares of all rounds as a band in the plot. An",
             f"answer is worth something within {found['deadline'] * 1000:.0f} ms, which the request says",
             "(`X-Request-Timeout-Ms`); goodput is the rate of those. The service refuses what would be late, with 503",
             "and `Retry-After` ([how](decisions/0021-refused-before-late.md)). FastAPI: the tutorial's `async def`.\n",
@@ -570,14 +574,21 @@ def _overload(found: Mapping[str, Any]) -> str:
             "5 × was 0.85 of its peak.\n",
             _table(
                 [
-                    *("server, capacity", "offered", "goodput, /s", "refused, /s", "504, /s", "lost, /s"),
+                    *(
+                        "server, capacity",
+                        "offered",
+                        "goodput, /s",
+                        "of the capacity",
+                        "refused, /s",
+                        "504, /s",
+                        "lost, /s",
+                    ),
                     *("answers p50, ms", "p99", "refusals p50, ms", "p99"),
                 ],
                 rows,
             ),
-            f"Goodput at {found['servers'][SERVICE]['points'][-1]['times']:g} × the capacity, of its peak: "
-            + ", ".join(f"{name} {share:.2f}" for name, share in kept_up.items())
-            + ".\n",
+            f"Goodput at {found['servers'][SERVICE]['points'][-1]['times']:g} × the capacity, of its peak, both as "
+            "shares of the capacity: " + ", ".join(f"{name} {share:.2f}" for name, share in kept_up.items()) + ".\n",
         ]
     )
 
@@ -617,8 +628,8 @@ def _networks(found: Mapping[str, Any]) -> str:
 
 
 def _goodput_kept(points: Sequence[Mapping[str, Any]]) -> float:
-    peak = max(point["goodput"] for point in points)
-    return float(points[-1]["goodput"] / peak) if peak else 0.0
+    peak = max(point["share"] for point in points)
+    return float(points[-1]["share"] / peak) if peak else 0.0
 
 
 def _ms(milliseconds: float | None) -> str:
