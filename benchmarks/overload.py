@@ -13,7 +13,7 @@ that take less than a millisecond each, would fill a fifth of the time by being 
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
@@ -36,6 +36,7 @@ TIMES: Final = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0)
 """Multiples of the capacity that are offered."""
 
 _CONNECTIONS: Final = 64  # of the load that finds the capacity
+_PATIENCE: Final = 4  # times that a server is asked until it has come to rest
 
 
 def measure(
@@ -65,7 +66,7 @@ def measure(
                 fault = differs(server.ask(question), wanted)
                 if fault is not None:
                     raise RuntimeError(f"{name} answers wrongly: {fault}")
-                drive(server.port, question, seconds=1, connections=_CONNECTIONS, core=place.generator)
+                drive(server.port, question, seconds=seconds, connections=_CONNECTIONS, core=place.generator)
         for number in range(rounds):
             for multiple in times:
                 for name in starts:
@@ -92,10 +93,21 @@ def measure(
 
 def _offered(server: Server, question: Question, multiple: float, place: Place, seconds: int) -> dict[str, Any]:
     """What a server can answer now, and what becomes of a multiple of that."""
+    _settle(server, question)
     capacity = drive(server.port, question, seconds=seconds, connections=_CONNECTIONS, core=place.generator).rate
+    _settle(server, question)
     rate = multiple * capacity
     outcome = load(question, server.port, rate=rate, seconds=seconds, deadline=DEADLINE, core=place.generator)
     return {"capacity": capacity, "share": outcome.goodput / capacity, **asdict(outcome)}
+
+
+def _settle(server: Server, question: Question) -> None:
+    """Wait until a server has done what it was asked before: one that does not look works on for those who are gone."""
+    for _ in range(_PATIENCE):
+        with suppress(OSError):
+            server.ask(question)
+            return
+    raise RuntimeError(f"{server.name} does not come to rest")
 
 
 def _medians(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
