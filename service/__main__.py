@@ -59,6 +59,8 @@ def _run() -> int:
     # Until there is something to be finished, a stop is just the end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    if sys.platform != "win32":
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who ignores it is not told how processes ended
     settings = Settings.from_environment(os.environ)
     if settings.keys is not None:
         read_keys(settings.keys)  # workers read it again; what is wrong with it is told at once

@@ -37,6 +37,21 @@ class Channel:
         with suppress(OSError):
             self._end.send(f"{' '.join(map(str, words))}\n".encode())
 
+    def wait(self) -> list[str]:
+        """Wait for a line before there is a loop; no words where the other end is closed."""
+        self._end.setblocking(True)
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                byte = self._end.recv(1)
+            except ConnectionError:
+                byte = b""
+            if not byte:
+                return []
+            line += byte
+        self._end.setblocking(False)
+        return line.decode().split()
+
     def listen(self, heard: Heard, gone: Callable[[], None]) -> None:
         """Have the running loop call `heard` with each line's words, and `gone` once when the other end is closed."""
         loop = asyncio.get_running_loop()

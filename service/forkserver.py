@@ -22,6 +22,7 @@ from service.memory import share_one_arena
 from service.starter import NOT_ALONE, READY
 
 _MOST_ASKED: Final = 64
+_THREADS: Final = Path("/proc/self/task")
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -34,12 +35,26 @@ def _main(arguments: Sequence[str]) -> int:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=number) as control:
-        if len(list(Path("/proc/self/task").iterdir())) > 1:
+        if not _is_alone():
             control.send(NOT_ALONE)
             return 0
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # or every copy would write what is left
         control.send(READY)
         asked = _copies(control)
-    return 0 if asked is None else worker.work(*asked, listeners)
+    if asked is None:
+        return 0
+    with suppress(OSError):
+        os.setpgid(0, 0)
+    return worker.work(*asked, listeners)
+
+
+def _is_alone() -> bool:
+    """Whether nothing else runs in this process, as far as the system tells."""
+    try:
+        return len(list(_THREADS.iterdir())) == 1
+    except OSError:
+        return False
 
 
 def _copies(control: socket.socket) -> tuple[int, int] | None:
@@ -48,45 +63,50 @@ def _copies(control: socket.socket) -> tuple[int, int] | None:
         place, ends, _, _ = socket.recv_fds(control, _MOST_ASKED, 1)
         if not place:
             return None
-        (end,) = ends
-        try:
-            copy = _copy()
-        except OSError as error:
-            control.send(str(-(error.errno or errno.EAGAIN)).encode())
-        else:
-            if copy is None:
-                return int(place), end
-            control.send(str(copy).encode())
-        os.close(end)
+        if not ends:  # as many files are open as may be
+            control.send(str(-errno.EMFILE).encode())
+            continue
+        number = _copy()
+        if number == 0:
+            return int(place), ends[0]
+        # The end of a channel is to close with the copy that has it.
+        os.close(ends[0])
+        control.send(str(number).encode())
 
 
-def _copy() -> int | None:
-    """Copy this process; give the copy's number here, and None there.
+def _copy() -> int:
+    """Copy this process; give the copy's number, 0 in the copy, and the negative number of an error where none is made.
 
     The copy is an orphan at once, for which the first process has to care: it would not hear from here how it ended.
     """
-    read, write = os.pipe()
-    between = os.fork()
+    try:
+        read, write = os.pipe()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
+    between = _fork()
     if between == 0:
-        try:
-            copy = os.fork()
-        except OSError as error:
-            copy = -(error.errno or errno.EAGAIN)
+        copy = _fork()
         if copy == 0:
             os.close(read)
             os.close(write)
-            os.setpgid(0, 0)
-            return None
+            return 0
         with suppress(OSError):
             os.write(write, str(copy).encode())
         os._exit(0)
     os.close(write)
-    number = int(os.read(read, _MOST_ASKED) or -errno.EAGAIN)
+    told = os.read(read, _MOST_ASKED)
     os.close(read)
+    if between < 0:
+        return between
     os.waitpid(between, 0)
-    if number < 0:
-        raise OSError(-number, os.strerror(-number))
-    return number
+    return int(told or -errno.EAGAIN)
+
+
+def _fork() -> int:
+    try:
+        return os.fork()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
 
 
 if __name__ == "__main__":

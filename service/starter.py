@@ -10,10 +10,10 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from subprocess import DEVNULL, Popen
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Final, Protocol
 
-from service.process import Adopted, Process, adopt_orphans, how_it_ended
+from service.process import Adopted, Process, adopt_orphans
 
 READY: Final = b"ready"
 """What the process that is copied says first, when it can be."""
@@ -21,14 +21,11 @@ NOT_ALONE: Final = b"not alone"
 """What it says instead where other threads run in it, which a copy would not have."""
 
 _MOST_SAID: Final = 64
+_READY_SECONDS: Final = 60.0
 _COPY_SECONDS: Final = 10.0
-_REAP_SECONDS: Final = 0.01
+_END_SECONDS: Final = 1.0
 # The library would start threads, which a copy would not have; a worker keeps no more than one core busy as it is.
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
-
-
-class StartError(Exception):
-    """Nothing can be started, in words: what workers are copied from cannot start itself."""
 
 
 class Starter(Protocol):
@@ -37,9 +34,11 @@ class Starter(Protocol):
     async def start(self, place: int, end: int) -> Process:
         """Start one for a place; `end` is the number of its end of a channel.
 
+        It waits to be told `start` there. One that has come into being though this has raised, or was cancelled, is
+        told nothing, and ends with the other end of the channel.
+
         Raises:
             OSError: neither processes nor memory nor files are to be had at the moment.
-            StartError: none can be started.
         """
 
     def tend(self) -> None:
@@ -91,16 +90,19 @@ class Forker:
                 if self._template is None or self._template.has_ended:
                     self._begin()
                 assert self._template is not None
-                if await self._template.is_alone():
+                if await self._template.is_ready():
                     return await self._template.copy(place, end)
+                self._copies = self._template.said != NOT_ALONE
                 self.close()
-                self._copies = False
         return await self._otherwise.start(place, end)
 
     def tend(self) -> None:
         """Have a process to be copied again where it has ended since it was ready."""
         template = self._template
-        if template is not None and template.was_ready and template.has_ended and not self._busy.locked():
+        if template is None or self._busy.locked():
+            return
+        template.hear()
+        if template.said == READY and template.has_ended:
             with suppress(OSError):  # the next start tries again, and tells
                 self._begin()
 
@@ -130,52 +132,50 @@ class _Template:
         finally:
             theirs.close()
         self._socket = ours
-        self.was_ready = False
+        self.said: bytes | None = None
+        """What it has said first; nothing where it has ended without a word."""
 
     @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 
-    async def is_alone(self) -> bool:
-        """Wait until it has loaded everything; whether it has no threads that a copy would not have."""
-        if not self.was_ready:
-            said = await asyncio.get_running_loop().sock_recv(self._socket, _MOST_SAID)
-            if not said:
-                while (code := self._process.poll()) is None:
-                    await asyncio.sleep(_REAP_SECONDS)
-                raise StartError(f"the process that they are copied from could not start: {how_it_ended(code)}")
-            self.was_ready = said == READY
-        return self.was_ready
+    def hear(self) -> None:
+        """Hear whether it is ready, if it has told by now."""
+        if self.said is None:
+            with suppress(OSError):
+                self.said = self._socket.recv(_MOST_SAID)
+
+    async def is_ready(self) -> bool:
+        """Wait until it has loaded everything; False where it cannot be copied, or takes too long."""
+        if self.said is None:
+            with suppress(OSError):
+                self.said = await self._next(_READY_SECONDS)
+        return self.said == READY
 
     async def copy(self, place: int, end: int) -> Adopted:
         socket.send_fds(self._socket, [str(place).encode()], [end])
-        answer = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(self._socket, _MOST_SAID))
-        try:
-            number = await asyncio.wait_for(asyncio.shield(answer), _COPY_SECONDS)
-        except TimeoutError:
-            answer.cancel()
-            self._process.kill()
-            self._process.wait()
-            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
-        except asyncio.CancelledError:
-            # It is there, or about to be, and nobody else will ever know.
-            with suppress(OSError):
-                _copied(await answer).kill()
-            raise
-        return _copied(number)
+        number = int(await self._next(_COPY_SECONDS) or -errno.ECONNRESET)
+        if number < 0:
+            raise OSError(-number, os.strerror(-number))
+        return Adopted(number)
 
     def end(self) -> None:
         self._process.kill()
-        self._process.wait()
+        with suppress(TimeoutExpired):
+            self._process.wait(_END_SECONDS)
         self._socket.close()
 
-
-def _copied(answer: bytes) -> Adopted:
-    """The copy of which a process tells the number, or the negative number of the error that was met."""
-    number = int(answer or -errno.ECONNRESET)
-    if number < 0:
-        raise OSError(-number, os.strerror(-number))
-    return Adopted(number)
+    async def _next(self, seconds: float) -> bytes:
+        """What it says next; where that is nothing for so long, it is ended."""
+        said = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(self._socket, _MOST_SAID))
+        try:
+            await asyncio.wait({said}, timeout=seconds)
+            if not said.done():
+                self.end()
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            return said.result()
+        finally:
+            said.cancel()
 
 
 def _popen(command: Sequence[str], descriptors: Sequence[int], environ: Mapping[str, str]) -> Popen[bytes]:

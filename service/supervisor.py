@@ -19,7 +19,7 @@ from service.channel import Channel
 from service.listeners import refuse_new
 from service.metrics import Metrics
 from service.process import Process, how_it_ended
-from service.starter import Starter, StartError
+from service.starter import Starter
 from service.watchdog import BEAT_SECONDS, HUNG
 
 FAILED: Final = 3
@@ -155,15 +155,10 @@ class Supervisor:
             began = asyncio.get_running_loop().time()
             try:
                 worker = await self._start(place)
-            except StartError as error:
-                if not self._has_served:
-                    self._give_up(f"no worker could be started: {error}")
-                    return
-                await self._wait_to_retry(error)
-                continue
             except OSError as error:
                 # Neither processes nor memory nor files are to be had at the moment.
-                await self._wait_to_retry(error.strerror)
+                _log.error("no worker can be started (%s): tried again in %g s", error.strerror, _RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
                 continue
             await _first(worker.serves, worker.ended)
             if worker.serves.is_set():
@@ -174,8 +169,7 @@ class Supervisor:
                     former.channel.say("stop")
                 await worker.is_due.wait()
             elif not self._has_served:
-                # What keeps its first worker from serving would keep every other one.
-                self._give_up(f"{worker} could not start ({worker.end})")
+                self._give_up(worker)
                 return
             if not worker.ended.is_set() and worker.is_due.is_set():
                 self._count("asked")
@@ -201,14 +195,11 @@ class Supervisor:
         worker = _Worker(place, process, ours)
         self._alive.add(worker)
         ours.listen(lambda words: self._hear(worker, words), lambda: self._lose(worker))
+        ours.say("start")
         return worker
 
-    async def _wait_to_retry(self, reason: object) -> None:
-        _log.error("no worker can be started (%s): tried again in %g s", reason, _RETRY_SECONDS)
-        await asyncio.sleep(_RETRY_SECONDS)
-
     def _lose(self, worker: _Worker) -> None:
-        """Note that a worker has ended: its end of the channel is closed, and nobody but its process closes it."""
+        """Note that a worker has ended, or is about to: only its process closes its end of the channel."""
         burial = asyncio.get_running_loop().create_task(self._bury(worker))
         self._burials.add(burial)
         burial.add_done_callback(self._burials.discard)
@@ -216,6 +207,7 @@ class Supervisor:
     async def _bury(self, worker: _Worker) -> None:
         while worker.process.poll() is None:
             await asyncio.sleep(_REAP_SECONDS)
+        worker.channel.close()
         self._alive.discard(worker)
         worker.ended.set()
         worker.is_due.set()
@@ -225,9 +217,9 @@ class Supervisor:
         if self._is_stopping and not self._alive:
             self._none_left.set()
 
-    def _give_up(self, fault: str) -> None:
-        """End the service."""
-        self._fault = f"{fault}: the service ends"
+    def _give_up(self, worker: _Worker) -> None:
+        """End the service: what keeps its first worker from serving would keep every other one."""
+        self._fault = f"{worker} could not start ({worker.end}): the service ends"
         self._in_a_hurry.set()
         self._stop_asked.set()
 
@@ -275,6 +267,9 @@ class Supervisor:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             for worker in list(self._alive):
+                if worker.process.poll() is not None:
+                    self._lose(worker)  # somebody else may have been given its end of the channel
+                    continue
                 worker.silence += BEAT_SECONDS
                 # It looks at itself as well, and can tell where it stands: it has a little more time for that.
                 if 0 < self._patience.hang < worker.silence - _QUIET_SECONDS:

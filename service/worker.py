@@ -157,12 +157,14 @@ def work(place: int, end: int, listeners: Sequence[int]) -> int:
     """Serve as one of several until told to stop; return the exit code.
 
     `end` is the number of its end of the channel to the first process, `listeners` those of all sockets that
-    connections come to.
+    connections come to. It begins when it is told to: the first process would care for none that it does not know.
     """
     set_name(WORKER)
+    channel = Channel(socket.socket(fileno=end))
+    if channel.wait() != ["start"]:
+        return 0
     try:
         settings = Settings.from_environment(os.environ)
-        channel = Channel(socket.socket(fileno=end))
         Supervised(settings, channel, place, [socket.socket(fileno=number) for number in listeners]).run()
     except SettingsError as error:
         sys.stderr.write(f"leadtime: {error}\n")

@@ -199,3 +199,35 @@ def test_where_something_else_runs_in_every_python_process_workers_are_programs_
         os.kill(workers[0], signal.SIGKILL)
         wait_until(lambda: workers[0] not in service.workers)
         assert workers[1] in wait_until_all_serve(service)
+
+
+def test_a_service_whose_starter_ignores_the_ends_of_processes_sees_those_of_its_workers(
+    models: Path, tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with running(models, tmp_path / "log", workers=2) as service:
+            signal.signal(signal.SIGCHLD, before)
+            victim, _ = wait_until_all_serve(service)
+            assert service.template is not None
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: victim not in service.workers)
+            wait_until_all_serve(service)
+            assert "it was ended by SIGKILL; another one is started" in service.log.read_text()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_worker_is_replaced_though_the_process_to_be_copied_stands_still_and_dies(
+    models: Path, tmp_path: Path
+) -> None:
+    with running(models, tmp_path / "log", workers=2) as service:
+        victim, _ = wait_until_all_serve(service)
+        template = service.template
+        assert template is not None
+        stop(template)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: victim not in service.workers)
+        os.kill(template, signal.SIGKILL)
+        wait_until_all_serve(service)
+        ask_anew(service, 30)

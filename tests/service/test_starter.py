@@ -1,20 +1,22 @@
 """Workers that are started as copies of a process, with processes that do no more than a test needs."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from service import process
+from service import forkserver, process
 from service.listeners import bind
 from service.process import Process
-from service.starter import Forker, Spawner, StartError
+from service.starter import Forker, Spawner
 
 LONGEST = 60.0
 
@@ -175,15 +177,17 @@ def test_what_cannot_be_started_now_is_an_error_of_the_system_and_may_be_tried_a
     starter.close()
 
 
-def test_what_cannot_start_at_all_says_how_it_ended(listener: socket.socket) -> None:
-    starter = forker("sys.exit(7)", listener)
-    with pytest.raises(StartError, match="could not start: it ended with exit code 7"):
-        asyncio.run(started(starter))
-    starter.close()
-
-
-@pytest.mark.parametrize("script", [COPIED, "control.send(b'not alone'); time.sleep(600)"])
-def test_where_no_process_can_be_copied_or_adopted_workers_are_programs_of_their_own(
+@pytest.mark.parametrize(
+    "script",
+    [
+        "control.send(b'not alone'); time.sleep(600)",
+        "sys.exit(3)",
+        "time.sleep(600)",
+        COPIED,
+    ],
+    ids=["threads run in it", "it cannot start", "it does not come to an end", "orphans cannot be adopted"],
+)
+def test_where_there_is_nothing_to_be_copied_workers_are_programs_of_their_own(
     script: str, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
@@ -195,39 +199,76 @@ def test_where_no_process_can_be_copied_or_adopted_workers_are_programs_of_their
             end_of(worker)
 
     monkeypatch.setattr("service.starter.adopt_orphans", lambda: script != COPIED)
+    monkeypatch.setattr("service.starter._READY_SECONDS", 0.5)
     starter = forker(script, listener)
     asyncio.run(run())
     starter.close()
 
 
-def test_a_copy_that_is_wanted_no_more_while_it_is_made_is_ended(listener: socket.socket, tmp_path: Path) -> None:
-    made = tmp_path / "made"
+def test_what_does_not_work_once_is_tried_again_for_the_next_worker(listener: socket.socket, tmp_path: Path) -> None:
     script = f"""
 import pathlib
-from service.forkserver import _copy
-control.send(b"ready")
-control.recv(100)
-copy = _copy()
-if copy is None:
-    time.sleep(600)
-pathlib.Path({str(made)!r}).write_text(str(copy))
-time.sleep(0.2)
-control.send(str(copy).encode())
-time.sleep(600)
+if not pathlib.Path({str(tmp_path / "again")!r}).exists():
+    pathlib.Path({str(tmp_path / "again")!r}).touch()
+    sys.exit(1)
 """
 
-    async def run() -> int:
-        start = asyncio.create_task(started(starter))
-        await asyncio.to_thread(until, lambda: made.exists() and made.read_text() != "")
-        start.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await start
-        return int(made.read_text())
+    async def run() -> None:
+        for wanted in (["spawned"], ["0", str(listener.getsockname()[1])]):
+            worker, said = await started(starter)
+            assert said == wanted
+            worker.kill()
+            end_of(worker)
+
+    starter = forker(script + COPIED, listener)
+    asyncio.run(run())
+    starter.close()
+
+
+def test_who_is_asked_for_a_copy_closes_its_channel_before_it_answers(listener: socket.socket) -> None:
+    # It stops itself instead of telling the number.
+    script = """
+import signal
+from service import forkserver
+made = forkserver._copy
+class Control:
+    fileno = control.fileno
+    recvmsg = control.recvmsg
+    send = lambda self, said: os.kill(os.getpid(), signal.SIGSTOP)
+control.send(b"ready")
+asked = forkserver._copies(Control())
+if asked is not None:
+    time.sleep(0.2)
+"""
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                start = asyncio.create_task(starter.start(0, theirs.fileno()))
+                await asyncio.sleep(0.1)
+            ours.settimeout(LONGEST)
+            assert await asyncio.to_thread(ours.recv, 1) == b""
+            start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
 
     starter = forker(script, listener)
-    _, status = os.waitpid(asyncio.run(run()), 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+    asyncio.run(run())
     starter.close()
+
+
+def test_one_that_is_not_told_to_start_ends_and_touches_no_listener(listener: socket.socket) -> None:
+    listener.listen()
+    ours, theirs = socket.socketpair()
+    numbers = [theirs.fileno(), listener.fileno()]
+    worker = subprocess.Popen([sys.executable, "-m", "service.worker", "0", *map(str, numbers)], pass_fds=numbers)
+    theirs.close()
+    time.sleep(0.2)
+    ours.close()
+    assert worker.wait(LONGEST) == 0
+    with socket.create_connection(listener.getsockname(), timeout=LONGEST):
+        pass
 
 
 def test_the_end_of_what_is_copied_lets_go_of_the_listeners(listener: socket.socket) -> None:
@@ -245,8 +286,16 @@ def test_the_end_of_what_is_copied_lets_go_of_the_listeners(listener: socket.soc
         socket.create_connection(address, timeout=LONGEST)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def test_a_process_that_cannot_be_had_leaves_no_descriptor_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert forkserver._copy() == -errno.EAGAIN
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_without_a_look_at_its_threads_a_process_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forkserver, "_THREADS", Path("/nowhere"))
+    assert forkserver._is_alone() is False

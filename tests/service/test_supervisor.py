@@ -89,14 +89,43 @@ def test_a_worker_that_cannot_start_ends_the_service_with_one_line(
     assert f"could not start ({end}): the service ends" in caplog.text
 
 
-def test_where_what_workers_are_copied_from_cannot_start_the_service_ends_with_one_line(
+def test_where_what_workers_are_copied_from_cannot_start_the_service_tells_why_a_worker_cannot(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert supervise(tmp_path, SERVES, template="raise SystemExit(3)", workers=2) == FAILED
-    assert [record.message for record in caplog.records] == [
-        "no worker could be started: the process that they are copied from could not start: it ended with exit code 3: "
-        "the service ends"
-    ]
+    assert supervise(tmp_path, "raise SystemExit(4)", template="raise SystemExit(3)", workers=2) == FAILED
+    (record,) = caplog.records
+    assert record.message.endswith("could not start (it ended with exit code 4): the service ends")
+
+
+@pytest.mark.parametrize("answer", ["time.sleep(600)", "os.kill(os.getppid(), signal.SIGTERM); control.send(b'7')"])
+def test_a_stop_that_comes_while_a_worker_is_copied_does_not_wait_for_it(
+    answer: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    template = f"""
+import os, signal, socket, sys, time
+control = socket.socket(fileno=int(sys.argv[1]))
+control.send(b"ready")
+control.recv(100)
+open({str(tmp_path / "asked")!r}, "w").close()
+{answer}
+time.sleep(600)
+"""
+    assert supervise(tmp_path, SERVES, template=template, until=(tmp_path / "asked").exists) == 0
+    assert caplog.records == []
+
+
+def test_a_worker_whose_end_of_the_channel_somebody_else_holds_is_replaced_when_it_dies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    holds = """
+import os
+if os.fork() == 0:
+    time.sleep(3)
+    os._exit(0)
+"""
+    assert supervise(tmp_path, SERVES + holds, until=lambda: starts(caplog) == 2) == 0
+    assert replaced(tmp_path)["died"] >= 1
 
 
 def test_a_worker_that_dies_again_and_again_is_started_more_and_more_seldom(
