@@ -35,7 +35,10 @@ DEADLINE: Final = 0.2
 TIMES: Final = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0)
 """Multiples of the capacity that are offered."""
 
-_CONNECTIONS: Final = 64  # of the load that finds the capacity
+# Of the load that finds the capacity. Forecasts of one length that begin together end together, so that all its answers
+# come at once: it lasts longer than the others, or the last ones that did not come would count for much.
+_CONNECTIONS: Final = 32
+_LONGER: Final = 2
 _PATIENCE: Final = 4  # times that a server is asked until it has come to rest
 
 
@@ -94,7 +97,8 @@ def measure(
 def _offered(server: Server, question: Question, multiple: float, place: Place, seconds: int) -> dict[str, Any]:
     """What a server can answer now, and what becomes of a multiple of that."""
     _settle(server, question)
-    capacity = drive(server.port, question, seconds=seconds, connections=_CONNECTIONS, core=place.generator).rate
+    closed = drive(server.port, question, seconds=_LONGER * seconds, connections=_CONNECTIONS, core=place.generator)
+    capacity = closed.rate
     _settle(server, question)
     rate = multiple * capacity
     outcome = load(question, server.port, rate=rate, seconds=seconds, deadline=DEADLINE, core=place.generator)
