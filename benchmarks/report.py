@@ -591,6 +591,7 @@ def _overload(found: Mapping[str, Any]) -> str:
             ),
             f"Goodput at {found['servers'][SERVICE]['points'][-1]['times']:g} × the capacity, of its peak, both as "
             "shares of the capacity: " + ", ".join(f"{name} {share:.2f}" for name, share in kept_up.items()) + ".\n",
+            *([found["note"] + "\n"] if "note" in found else []),
         ]
     )
 
