@@ -87,6 +87,7 @@ def measure(
         "deadline": DEADLINE,
         "seconds": seconds,
         "rounds": rounds,
+        "connections": _CONNECTIONS,
         "servers": {
             name: {"capacity": statistics.median(point["capacity"] for point in ones), "points": ones}
             for name, ones in points.items()
