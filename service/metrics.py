@@ -4,7 +4,8 @@ Each worker writes into a file of its own, through memory that it shares with wh
 addition, and nothing is lost when a worker dies. Whichever worker is asked adds all files up. What a worker has at the
 moment (a gauge) counts while the worker lives; what it has done (a counter, a histogram) counts for good.
 
-A file is a table of 64-bit floats; the lines of another file beside it say what each of them is. A worker holds a lock
+A file is a table of 64-bit floats; the lines of another file beside it say what each of them is. Behind the table is
+the sheet of those histograms that are counted in together (`service/histograms.py`). A worker holds a lock
 on its table as long as it lives, which the kernel takes back from the dead, so that nobody is taken for one of them who
 was given the same process number later.
 
@@ -24,23 +25,29 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import BinaryIO, Final, Literal, NamedTuple
 
 from service.disk import append, replace, reserve
+from service.histograms import CELLS as CELLS_OF_SHEET
+from service.histograms import HEAD_BYTES, SHEET_BYTES, Histograms, Reading, Sheet, are_of_one_moment, cells_of
 
-_CELLS: Final = 32_768  # a quarter of a megabyte, of which only what is counted takes any
 _BYTES: Final = 8
+_CELLS: Final = 16_384
+_TABLE_BYTES: Final = _CELLS * _BYTES
+_FILE_BYTES: Final = _TABLE_BYTES + SHEET_BYTES  # half a megabyte, of which only what is counted takes any
 _CELLS_SUFFIX: Final = ".cells"
 _KEYS_SUFFIX: Final = ".keys"
+_BETWEEN_NAMES: Final = ","
 
-Kind = Literal["counter", "gauge", "histogram"]
+Kind = Literal["counter", "gauge", "histogram", "histograms"]
 
 
 class Key(NamedTuple):
-    """What one cell, or one row of a histogram's cells, is."""
+    """What one cell, or one row of a histogram's cells, is; or what histograms are that are counted in together."""
 
     kind: Kind
     name: str
+    """Of those that are counted in together, all names."""
     labels: tuple[tuple[str, str], ...]
     bounds: tuple[float, ...]
     """Upper bounds of a histogram's buckets, the last one open."""
@@ -48,7 +55,14 @@ class Key(NamedTuple):
     @property
     def cells(self) -> int:
         """Numbers kept: for a histogram a count for each bucket, and the sum."""
+        if self.kind == "histograms":
+            return cells_of(self.bounds)
         return len(self.bounds) + 2 if self.kind == "histogram" else 1
+
+    @property
+    def is_on_sheet(self) -> bool:
+        """Whether its place is one of the sheet's, and none in the table."""
+        return self.kind == "histograms"
 
 
 class TooManyMetrics(Exception):
@@ -90,36 +104,6 @@ class Histogram:
         self._values[self._sum] += value
 
 
-class Histograms:
-    """Four of them with the same bounds, of which each observation is one row."""
-
-    __slots__ = ("_bounds", "_cells", "_values")
-
-    def __init__(self, values: "memoryview[float]", places: Sequence[int], bounds: Sequence[float]) -> None:
-        self._values = values
-        self._cells = tuple((place, place + len(bounds) + 1) for place in places)
-        self._bounds = bounds
-
-    def observe_first(self, value: float) -> None:
-        """Count an observation of the first of them alone."""
-        buckets, total = self._cells[0]
-        self._values[buckets + bisect_left(self._bounds, value)] += 1.0
-        self._values[total] += value
-
-    def observe(self, first: float, second: float, third: float, fourth: float) -> None:
-        """Count an observation of each: written out, which takes half the time of a loop."""
-        values, bounds = self._values, self._bounds
-        (first_buckets, first_sum), (second_buckets, second_sum), (third_buckets, third_sum), fourth_cells = self._cells
-        values[first_buckets + bisect_left(bounds, first)] += 1.0
-        values[first_sum] += first
-        values[second_buckets + bisect_left(bounds, second)] += 1.0
-        values[second_sum] += second
-        values[third_buckets + bisect_left(bounds, third)] += 1.0
-        values[third_sum] += third
-        values[fourth_cells[0] + bisect_left(bounds, fourth)] += 1.0
-        values[fourth_cells[1]] += fourth
-
-
 class Metrics:
     """One worker's own counts, for any of its threads; what one cell counts is one thread's."""
 
@@ -129,9 +113,10 @@ class Metrics:
         self.values: memoryview[float]
         """All numbers of this worker, as they are told apart by the lines of its other file."""
         self._keys: dict[Key, int] = {}
-        self._used = 0
-        self._free: defaultdict[int, deque[int]] = defaultdict(deque)
-        """Places to be used again, by how many numbers have room there."""
+        self._used = {False: 0, True: 0}
+        """How much was ever used of the table, and of the sheet."""
+        self._free: defaultdict[tuple[bool, int], deque[int]] = defaultdict(deque)
+        """Places to be used again, by whether they are on the sheet and how many numbers have room there."""
         self.forgettings = 0
         """How often something was forgotten: places that were known before may be others' since."""
         self._placing = threading.Lock()
@@ -140,16 +125,19 @@ class Metrics:
         self._file: int | None = None
         self._map: mmap.mmap | None = None
         if folder is None:
-            self.values = memoryview(bytearray(_CELLS * _BYTES)).cast("d")
+            memory = bytearray(_FILE_BYTES)
+            self.values = memoryview(memory)[:_TABLE_BYTES].cast("d")
+            self._sheet = Sheet(memory, _TABLE_BYTES)
             return
         folder.mkdir(parents=True, exist_ok=True)
         # A process's number is given to another one some day; a number at a time is not.
         name = f"{os.getpid()}-{time.time_ns()}"
         self._file = os.open(folder / f"{name}{_CELLS_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        reserve(self._file, _CELLS * _BYTES)
-        self._map = mmap.mmap(self._file, _CELLS * _BYTES)
-        self.values = memoryview(self._map).cast("d")
+        reserve(self._file, _FILE_BYTES)
+        self._map = mmap.mmap(self._file, _FILE_BYTES)
+        self.values = memoryview(self._map)[:_TABLE_BYTES].cast("d")
+        self._sheet = Sheet(self._map, _TABLE_BYTES)
         self._keys_file = folder / f"{name}{_KEYS_SUFFIX}"
         self._keys_file.write_bytes(b"")
 
@@ -171,9 +159,9 @@ class Metrics:
         return Histogram(self.values, self._place(key), key.bounds)
 
     def histograms(self, names: Sequence[str], bounds: Sequence[float], **labels: str) -> Histograms:
-        """How large four things were each time, counted together; raises as `counter`."""
-        keys = [Key("histogram", name, tuple(sorted(labels.items())), tuple(bounds)) for name in names]
-        return Histograms(self.values, [self._place(key) for key in keys], tuple(bounds))
+        """How large up to four things were each time, counted together by one thread alone; raises as `counter`."""
+        key = Key("histograms", _BETWEEN_NAMES.join(names), tuple(sorted(labels.items())), tuple(bounds))
+        return self._sheet.take(self._place(key), bounds)
 
     def forget(self, **labels: str) -> None:
         """Give up every counter, gauge and histogram that has these labels, among others; what they counted is lost.
@@ -189,11 +177,11 @@ class Metrics:
             left = {key: place for key, place in self._keys.items() if key not in gone}
             if self._keys_file is not None and not replace(self._keys_file, _lines(left)):
                 return
-            freed = [(key.cells, self._keys[key]) for key in gone]
+            freed = [(key, self._keys[key]) for key in gone]
             self._keys = left
             self.forgettings += 1
-            for cells, place in freed:
-                self._free[cells].append(place)
+            for key, place in freed:
+                self._free[key.is_on_sheet, key.cells].append(place)
 
     def total(self) -> dict[Key, list[float]]:
         """What all workers have counted that share the folder; without one, nothing."""
@@ -202,6 +190,7 @@ class Metrics:
     def close(self) -> None:
         """Let go of the file; what was counted stays in it, but for gauges."""
         self.values.release()
+        self._sheet.close()
         if self._map is not None:
             self._map.close()
         if self._file is not None:
@@ -217,24 +206,28 @@ class Metrics:
             place = self._keys.get(key)
             if place is not None:
                 return place
-            place = self._room_for(key.cells)
+            place = self._room_for(key)
             if self._keys_file is not None and not append(self._keys_file, _line(place, key)):
-                self._free[key.cells].append(place)
+                self._free[key.is_on_sheet, key.cells].append(place)
                 raise TooManyMetrics
             self._keys[key] = place
             return place
 
-    def _room_for(self, cells: int) -> int:
-        """A place for so many numbers, all of them zero."""
-        if self._free[cells]:
-            place = self._free[cells].popleft()
-            for cell in range(place, place + cells):
-                self.values[cell] = 0.0
+    def _room_for(self, key: Key) -> int:
+        """A place for the numbers of a key, all of them zero."""
+        on_sheet, cells = key.is_on_sheet, key.cells
+        free = self._free[on_sheet, cells]
+        if free:
+            place = free.popleft()
+            if on_sheet:
+                self._sheet.clear(place, cells)
+            else:
+                self.values[place : place + cells] = memoryview(array("d", [0.0] * cells))
             return place
-        place = self._used
-        if place + cells > _CELLS:
+        place = self._used[on_sheet]
+        if place + cells > (CELLS_OF_SHEET if on_sheet else _CELLS):
             raise TooManyMetrics
-        self._used += cells
+        self._used[on_sheet] += cells
         return place
 
 
@@ -282,13 +275,28 @@ def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
     """What one worker has counted; `file` has its keys."""
     while True:
         # The keys first, for a key is there before anything is counted under it.
-        with file.open("rb") as lines:
+        with file.open("rb") as lines, file.with_suffix(_CELLS_SUFFIX).open("rb") as cells:
             keys = list(_keys_in(lines.read()))
-            cells = array("d", file.with_suffix(_CELLS_SUFFIX).read_bytes())
-            if os.path.samestat(file.stat(), os.fstat(lines.fileno())):
-                break  # and not another file since, by whose lines the numbers are others'
+            before = _head_in(cells)
+            cells.seek(0)
+            table, sheet = array("d", cells.read(_TABLE_BYTES)), cells.read(SHEET_BYTES)
+            is_same_file = os.path.samestat(file.stat(), os.fstat(lines.fileno()))
+            # Not another file since, by whose lines the numbers are others'.
+            if is_same_file and are_of_one_moment(before, _head_in(cells)):
+                break
+    reading = Reading(before, sheet)
     for place, key in keys:
-        yield key, list(cells[place : place + key.cells])
+        if key.is_on_sheet:
+            names = key.name.split(_BETWEEN_NAMES)
+            for name, values in zip(names, reading.of(place, key.bounds)[: len(names)], strict=True):
+                yield Key("histogram", name, key.labels, key.bounds), values
+        else:
+            yield key, list(table[place : place + key.cells])
+
+
+def _head_in(cells: BinaryIO) -> bytes:
+    cells.seek(_TABLE_BYTES)
+    return cells.read(HEAD_BYTES)
 
 
 def _lines(places: Mapping[Key, int]) -> bytes:

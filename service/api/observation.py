@@ -17,8 +17,9 @@ from service.api.correlation import NONE, REQUEST_ID, read_correlation
 from service.api.journal import Journal
 from service.api.tracing import Tracing
 from service.api.trip import OTHER, Trip
+from service.histograms import Histograms
 from service.log import MARKS
-from service.metrics import Cell, Histograms, Metrics, TooManyMetrics
+from service.metrics import Cell, Metrics, TooManyMetrics
 from service.scheduler import REQUESTS_REFUSED
 from service.versions import ServedModel
 
