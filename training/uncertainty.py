@@ -25,7 +25,7 @@ QUANTILES: Final = np.linspace(0.1, 0.9, 9)
 
 
 _LEVELS: Final = (80.0, 95.0)
-_MOST_SERIES: Final = 100
+_MOST_SERIES: Final = 200
 _MOST_ORIGINS: Final = 200
 _FEWEST_ORIGINS: Final = 20
 
@@ -80,7 +80,7 @@ class OwnErrors:
             ArtifactError: the artifact's graph fails, or a forecast is not finite.
         """
         assert roll.scale is not None, "asked for of a model that tells scales"
-        own = [self._own_origins(int(origin)) for origin in roll.origins]
+        own = [self.origins_before(int(origin)) for origin in roll.origins]
         known = np.array([len(held) > 0 for held in own])
         places = np.flatnonzero(known)
         shape = (len(places), self.horizon, roll.actual.shape[2])
@@ -105,8 +105,11 @@ class OwnErrors:
                 quantiles[row] = np.moveaxis(np.quantile(ranked, QUANTILES, axis=0), 0, -1)
         return known, Reach(found, quantiles, roll.scale[known], logarithms)
 
-    def _own_origins(self, origin: int) -> npt.NDArray[np.int64]:
-        """Earlier origins, as steps of the series, whose forecasts have met all that came up to this one."""
+    def origins_before(self, origin: int) -> npt.NDArray[np.int64]:
+        """Earlier origins, as steps of the series, whose forecasts have met all that came up to this one.
+
+        There are none where they would be too few, or not far enough apart, for errors that say anything.
+        """
         metadata: Metadata = self._engine.metadata
         context = self._engine.context_length
         steps = min(origin + 1, steps_useful(context, self.horizon))
@@ -145,7 +148,7 @@ def error_inflation(engine: Engine, panel: Panel, split: Split) -> float:
     own = OwnErrors(engine, _LEVELS, split.horizon)
     reached: dict[float, list[Values]] = {level: [] for level in _LEVELS}
     origins = 0
-    for roll in forecast(engine, _validation_blocks(panel, split), split.horizon):
+    for roll in forecast(engine, _validation_blocks(panel, split, own), split.horizon):
         if roll.scale is None:
             return 1.0
         known, reach = own.reach(roll)
@@ -162,13 +165,19 @@ def error_inflation(engine: Engine, panel: Panel, split: Split) -> float:
     return round(math.sqrt(math.prod(float(np.clip(times, 1.0, MOST_INFLATED)) for times in needed)), 3)
 
 
-def _validation_blocks(panel: Panel, split: Split) -> Iterator[Block]:
-    """Origins of some series whose whole horizon lies in the validation part, in step with no season."""
-    chosen = np.unique(np.linspace(0, len(panel.series) - 1, min(len(panel.series), _MOST_SERIES)).astype(np.int64))
-    parts = [(panel.series[place], split.boundaries[place]) for place in chosen]
-    rooms = [max(0, part.validation_end - split.horizon - part.train_end + 1) for _, part in parts]
-    stride = stride_of(rooms, panel.season, _MOST_ORIGINS)
-    for (one, part), room in zip(parts, rooms, strict=True):
-        if room:
-            steps = np.arange(part.train_end - 1, part.train_end - 1 + room, stride)
-            yield Block(one, steps, int(steps[0]), {}, np.ones((1, len(panel.features))))
+def _validation_blocks(panel: Panel, split: Split, own: OwnErrors) -> Iterator[Block]:
+    """Origins whose whole horizon lies in the validation part, of some series with a past to take errors from."""
+    parts = [
+        (one, part, room)
+        for one, part in zip(panel.series, split.boundaries, strict=True)
+        if (room := part.validation_end - split.horizon - part.train_end + 1) > 0
+        and len(own.origins_before(part.train_end - 1 + room - 1))
+    ]
+    if not parts:
+        return
+    chosen = np.unique(np.linspace(0, len(parts) - 1, min(len(parts), _MOST_SERIES)).astype(np.int64))
+    parts = [parts[place] for place in chosen]
+    stride = stride_of([room for _, _, room in parts], panel.season, _MOST_ORIGINS)
+    for one, part, room in parts:
+        steps = np.arange(part.train_end - 1, part.train_end - 1 + room, stride)
+        yield Block(one, steps, int(steps[0]), {}, np.ones((1, len(panel.features))))

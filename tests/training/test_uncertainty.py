@@ -67,6 +67,13 @@ def test_many_series_say_it_together(engine: Engine) -> None:
     assert 1.4 < error_inflation(engine, panel, Split((Boundary(1000, 1020),) * 130, 2)) < 2.3
 
 
+def test_series_with_too_short_a_past_leave_it_to_the_others(engine: Engine) -> None:
+    short, long = Boundary(30, 32), Boundary(1000, 1002)
+    parts = [short if number % 10 else long for number in range(400)]
+    series = [line((part.train_end, 0.01), (2, 0.03), seed=seed) for seed, part in enumerate(parts)]
+    assert error_inflation(engine, panel_of(*series), Split(tuple(parts), 2)) > 1.5
+
+
 def test_a_model_that_tells_no_scale_is_taken_at_its_word(tmp_path: Path) -> None:
     engine = Engine.open(write_artifact(tmp_path / "model.onnx", "bidirectional", context_length=8))
     assert error_inflation(engine, panel_of(line((1000, 0.01), (200, 0.03))), SPLIT) == 1.0
