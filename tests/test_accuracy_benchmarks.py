@@ -350,6 +350,27 @@ def test_intervals_of_noise_hold_as_often_as_they_say_and_the_model_stands_besid
     assert methods["Leadtime"]["score"]["95"] < methods["naive"]["score"]["95"]
 
 
+def test_without_the_errors_of_the_file_intervals_are_measured_where_the_past_has_enough_of_its_own(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).normal(size=(40, 300))
+    long = [(f"long {number}", step, value) for number, row in enumerate(noise) for step, value in enumerate(row)]
+    short = [(f"short {number}", step, value) for number in range(9) for step, value in enumerate(noise[number, :60])]
+    table = Table(pd.DataFrame(long + short, columns=["series", "step", "value"]), "noise", "row")
+    protocol = replace(_M4, read=lambda folder: table, horizon=3, data=_M4.data.model_copy(update={"season": 1}))
+    errors = ErrorTable(origins=50, errors=((tuple(np.linspace(-9.0, 9.0, 50)),) * 3,))
+    model = write_artifact(tmp_path / "model.onnx", "mean", context_length=24, errors=errors)
+    before = model.read_bytes()
+
+    found = measured(protocol, tmp_path, model, own=True)
+
+    assert (found["title"], found["origins"]) == ("M4 Hourly, windows' own errors alone", 40)
+    assert found["basis"] == ["intervals from the errors of windows' own pasts: 40 origins"]
+    for one in found["methods"].values():
+        assert one["coverage"] == pytest.approx({"80": 80, "95": 95}, abs=12)
+    assert model.read_bytes() == before
+
+
 def test_many_origins_are_thinned_out_of_step_with_the_day_and_the_week() -> None:
     thin = thinned(PROTOCOLS["etth1-24"])
     assert (thin.stride, thin.origins) == (11, 260)

@@ -1,7 +1,9 @@
 """`python -m benchmarks.accuracy.coverage TABLE MODEL`: how often intervals hold on held-out origins, by lead time.
 
 The model's rest on what the service would take: the errors of each window's own past, or the artifact's where the past
-is too short. Beside them stand simple methods, whose intervals are made in the same way of their own errors.
+is too short. Beside them stand simple methods, whose intervals are made in the same way of their own errors. With
+`--own`, the artifact's errors are taken from it first: what is left is what windows' own pasts are worth by themselves,
+where they are long enough.
 """
 
 import json
@@ -10,6 +12,8 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +21,7 @@ import scoringrules
 from rich.console import Console
 
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
-from benchmarks.accuracy.results import COVERAGE, OURS
+from benchmarks.accuracy.results import COVERAGE, OURS, OWN_ONLY
 from benchmarks.results import machine
 from service.engine import Engine
 from service.errors import ArtifactError
@@ -32,6 +36,7 @@ from training.baselines import (
     moving_average,
 )
 from training.errors import DataError, TrainingError
+from training.export import write_metadata
 from training.metrics import seasonal_spread, spread_before
 from training.panel import Series
 from training.progress import Bars
@@ -49,17 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("table", choices=[*PROTOCOLS], help="what to forecast")
     parser.add_argument("model", type=Path, help="a model.onnx, or a folder that holds one")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of public series (default: data)")
+    parser.add_argument("--own", action="store_true", help="leave the artifact's own errors out")
     given = parser.parse_args(arguments)
     try:
         protocol = thinned(PROTOCOLS[given.table])
-        found = measured(protocol, given.data, artifact_of(given.model))
+        found = measured(protocol, given.data, artifact_of(given.model), own=given.own)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ArtifactError as error:
         print(f"error: {given.model}: {error}", file=sys.stderr)
         return 2
-    path = COVERAGE / f"{given.table}.json"
+    path = COVERAGE / f"{given.table}{OWN_ONLY if given.own else ''}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     for name, one in found["methods"].items():
@@ -83,23 +89,28 @@ def thinned(protocol: Protocol) -> Protocol:
     return replace(protocol, origins=1 + last // stride, stride=stride)
 
 
-def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]:
+def measured(protocol: Protocol, folder: Path, artifact: Path, *, own: bool = False) -> dict[str, Any]:
     """Coverage by lead time and interval scores, of the model and of simple methods on the same origins.
+
+    With `own`, the artifact's errors are left out, and so are the series whose past has too few of its own.
 
     Raises:
         TrainingError: the data are not there, or not the model's.
         ArtifactError: the model cannot be opened, or fails.
     """
     table = protocol.table(folder)
-    engine = Engine.open(artifact)
+    engine = _without_errors(artifact) if own else Engine.open(artifact)
+    panel = read_for(engine, table, protocol.data)
+    if own:
+        panel = replace(panel, series=tuple(one for one in panel.series if _has_own(engine, one, protocol)))
     with Bars(Console(stderr=True)) as bars:
         terms = replace(protocol.terms, levels=LEVELS, basis="window")
-        outcome = run(engine, read_for(engine, table, protocol.data), terms, table.source, progress=bars.backtest)
+        outcome = run(engine, panel, terms, table.source, progress=bars.backtest)
     if outcome.intervals is None:
         raise DataError(f"{artifact}: there are no errors that intervals could rest on")
     found = machine()
     return {
-        "title": protocol.title,
+        "title": f"{protocol.title}, windows' own errors alone" if own else protocol.title,
         "model": engine.metadata.description,
         "basis": [note for note in outcome.notes if note.startswith(("intervals", "no intervals"))],
         "origins": outcome.total,
@@ -108,6 +119,19 @@ def measured(protocol: Protocol, folder: Path, artifact: Path) -> dict[str, Any]
         "machine": {part: found[part] for part in ("processor", "cores", "python", "commit")},
         "date": found.get("date"),
     }
+
+
+def _without_errors(artifact: Path) -> Engine:
+    with TemporaryDirectory() as folder:
+        copy = Path(copyfile(artifact, Path(folder) / artifact.name))
+        write_metadata(copy, Engine.open(copy).metadata.model_copy(update={"errors": None}))
+        return Engine.open(copy)
+
+
+def _has_own(engine: Engine, one: Series, protocol: Protocol) -> bool:
+    """Whether all of a series up to its first origin is long enough for errors of its own."""
+    steps, season = len(one.values) - protocol.span, engine.metadata.season_length
+    return bool(own_origins(steps, engine.context_length, protocol.horizon, season, _FEWEST_NEEDED, plenty=False))
 
 
 def _of_model(outcome: Outcome) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from benchmarks.accuracy.protocols import PROTOCOLS
-from benchmarks.accuracy.results import COVERAGE, OURS, RESULTS, kept
+from benchmarks.accuracy.results import COVERAGE, OURS, OWN_ONLY, RESULTS, kept
 from benchmarks.accuracy.tables import Row, cells, checks, in_pairs, rows
 from benchmarks.questions import ROOT
 
@@ -33,8 +33,8 @@ _REPEAT: Final = """\
 document anew. The folder holds the files as their publishers give them; one that is missing is named with what is
 expected. For a single table, `python -m benchmarks.accuracy m4-hourly --data folder` in `.venv`, with `--seeds 3` for
 several seeds, `--model models/m4-hourly` for a model that is fitted already, and `--validate` to choose by;
-`python -m benchmarks.accuracy.coverage m4-hourly models/m4-hourly` says how often that model's intervals hold. The lab
-series and the carbon dioxide need no folder.
+`python -m benchmarks.accuracy.coverage m4-hourly models/m4-hourly` says how often that model's intervals hold, with
+`--own` how often they do without the errors in its file. The lab series and the carbon dioxide need no folder.
 """
 
 
@@ -46,7 +46,8 @@ def main() -> None:
 def found() -> tuple[dict[str, Any], dict[str, Any]]:
     """What is known of each table, and of how often intervals hold on it."""
     scores = {table: held for table in PROTOCOLS if (held := kept(table))}
-    return scores, {table: held for table in PROTOCOLS if (held := kept(table, COVERAGE))}
+    measured = [f"{table}{part}" for table in PROTOCOLS for part in ("", OWN_ONLY)]
+    return scores, {name: held for name in measured if (held := kept(name, COVERAGE))}
 
 
 def document(found: Mapping[str, Mapping[str, Any]], coverage: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,7 +102,8 @@ def _coverage(found: Mapping[str, Mapping[str, Any]]) -> str:
             "each window's own past where it is long enough, otherwise on the model file's. The simple methods make",
             "theirs in the same way, of their own errors before each origin. A model that was fitted on the series has",
             "seen a part of that past, and was better there than it is now: its errors are taken for as much larger as",
-            "the validation part said when it was fitted.\n",
+            "the validation part said when it was fitted. Where it says so, the file's errors were left out, and with",
+            "them the series whose past is too short: what is left is what windows' own pasts are worth.\n",
             _table(heads, lines),
             "The model's by lead time, in percent:\n",
             _table(["", "level", "lead time: held"], by_lead, "---"),

@@ -16,6 +16,8 @@ from training.pipeline import library_versions
 RESULTS: Final = Path(__file__).parent / "results"
 COVERAGE: Final = RESULTS / "coverage"
 OURS: Final = "Leadtime"
+OWN_ONLY: Final = ", own"
+"""Behind a table's name where a model's own errors were left out: intervals rest on windows' own pasts alone."""
 _MACHINE: Final = ("processor", "cores", "python", "commit")
 
 
