@@ -25,7 +25,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from service.disk import append, replace, reserve
 from service.histograms import CELLS as CELLS_OF_SHEET
@@ -277,12 +277,12 @@ def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
         # The keys first, for a key is there before anything is counted under it.
         with file.open("rb") as lines, file.with_suffix(_CELLS_SUFFIX).open("rb") as cells:
             keys = list(_keys_in(lines.read()))
-            before = _head_in(cells)
-            cells.seek(0)
+            before = os.pread(cells.fileno(), HEAD_BYTES, _TABLE_BYTES)
             table, sheet = array("d", cells.read(_TABLE_BYTES)), cells.read(SHEET_BYTES)
+            after = os.pread(cells.fileno(), HEAD_BYTES, _TABLE_BYTES)
             is_same_file = os.path.samestat(file.stat(), os.fstat(lines.fileno()))
             # Not another file since, by whose lines the numbers are others'.
-            if is_same_file and are_of_one_moment(before, _head_in(cells)):
+            if is_same_file and are_of_one_moment(before, after):
                 break
     reading = Reading(before, sheet)
     for place, key in keys:
@@ -292,11 +292,6 @@ def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
                 yield Key("histogram", name, key.labels, key.bounds), values
         else:
             yield key, list(table[place : place + key.cells])
-
-
-def _head_in(cells: BinaryIO) -> bytes:
-    cells.seek(_TABLE_BYTES)
-    return cells.read(HEAD_BYTES)
 
 
 def _lines(places: Mapping[Key, int]) -> bytes:
