@@ -1,14 +1,18 @@
 """Histograms of what comes four numbers at a time, as the times of a request do: to observe is to write one row.
 
-To count at once takes four searches and eight additions, a fortieth of what a forecast takes. So rows are counted
-together, 512 of them in the time of one forecast or two. Nothing is lost by that: rows lie in memory that others read,
-and count as well there. Of the counts there are two copies. Rows are counted into the one that is not told, and a
-single number, of how many rows have been counted, then says that it is: whoever reads, also what a killed process has
-left behind, finds every observation once.
+To count at once takes four searches and eight additions, twice as long. So rows are counted together, 512 of them in
+the time of a few forecasts. Nothing is lost by that: rows lie in memory that others read, and count as well there. Of
+the counts there are two copies. Rows are counted into the one that is not told, and a single number, of how many rows
+have been counted, then says that it is: whoever reads, also what a killed process has left behind, finds every
+observation once.
 
-What is observed is one thread's; to make room for other histograms meanwhile is any thread's.
+A sum must never fall, or Prometheus takes it for that of a new process. So what is summed up is rounded to a part of
+which each sum is a whole number of times, in whichever order it is added up.
+
+One thread observes in all histograms of a process; to make room for others meanwhile is any thread's.
 """
 
+import logging
 import threading
 from array import array
 from collections import defaultdict
@@ -32,72 +36,103 @@ _WRITTEN, _COUNTED = 0, 1  # of how many rows, ever
 _HEAD: Final = 2
 _TABLE: Final = _HEAD + ROWS * _ROW_BYTES // _BYTES
 _COPIES: Final = (_TABLE, _TABLE + CELLS)
+_GONE: Final = -1.0
+"""The place of a row that is not to be counted."""
+_PARTS: Final = 2.0**24  # of a second: sums up to 17 years are exact
 
 SHEET_BYTES: Final = (_TABLE + 2 * CELLS) * _BYTES
 HEAD_BYTES: Final = _HEAD * _BYTES
+
+_log: Final = logging.getLogger("leadtime.metrics")
 
 
 class Sheet:
     """The histograms of one process."""
 
-    __slots__ = ("_bounds", "_counting", "_end", "_first_row", "_start", "memory", "next_row", "numbers", "written")
+    __slots__ = (
+        "_bounds",
+        "_counted",
+        "_counting",
+        "_end",
+        "_first_row",
+        "_start",
+        "memory",
+        "next_row",
+        "numbers",
+        "written",
+    )
 
     def __init__(self, memory: mmap | bytearray, start: int) -> None:
         """Keep them in memory that is all zero, from a byte on."""
         self.memory = memory
         self._start = start
         self.numbers = memoryview(memory)[start : start + SHEET_BYTES].cast("d")
-        self._bounds: dict[int, Sequence[float]] = {}
+        self._bounds: tuple[float, ...] | None = None
         self._end = 0
         """Behind the last place that was ever taken."""
         self._counting = threading.Lock()
+        self._counted = 0
         self.written = 0.0
         self.next_row = self._first_row = start + HEAD_BYTES
         """The byte where the next row goes."""
 
     def take(self, place: int, bounds: Sequence[float]) -> "Histograms":
-        """Begin with histograms of these bounds at a place that is theirs alone; they go on where they were before."""
+        """Begin with histograms at a place that is theirs alone; they go on where they were before.
+
+        Raises:
+            ValueError: others have other bounds.
+        """
         with self._counting:
-            self._bounds[place] = tuple(bounds)
+            if self._bounds not in (None, tuple(bounds)):
+                raise ValueError("histograms that are counted together have the same bounds")
+            self._bounds = tuple(bounds)
             self._end = max(self._end, place + cells_of(bounds))
         return Histograms(self, place)
 
     def clear(self, place: int, cells: int) -> None:
         """Set everything at a place to zero: it will be others'."""
         with self._counting:
-            self._bounds.pop(place, None)
-            for row in range(ROWS):
+            # Rows beyond have been counted; they are about to be written, perhaps at this moment.
+            for row in range((self.next_row - self._first_row) // _ROW_BYTES):
                 at = _HEAD + row * (TOGETHER + 1)
                 if self.numbers[at] == place:
-                    self.numbers[at] = -1.0
+                    self.numbers[at] = _GONE
             for copy in _COPIES:
                 for cell in range(copy + place, copy + place + cells):
                     self.numbers[cell] = 0.0
 
     def count(self) -> None:
         """Count the rows that have been written, all there is room for, and begin again with the first."""
+        with self._counting:
+            told, other = (
+                slice(copy, copy + self._end) for copy in (_copy(self._counted), _copy(self._counted + ROWS))
+            )
+            self.numbers[other] = self.numbers[told]
+            try:
+                self._add_rows(other)
+            except Exception:
+                # Where there is no memory, for instance: requests have to be answered all the same.
+                self.numbers[other] = self.numbers[told]
+                _log.exception("%d requests go uncounted in the histograms of times", ROWS)
+            self._counted += ROWS
+            self.numbers[_COUNTED] = float(self._counted)
+            self.next_row = self._first_row
+
+    def _add_rows(self, counts: slice) -> None:
         import numpy as np  # not for processes that observe nothing: it takes 20 MB
 
-        with self._counting:
-            numbers = np.frombuffer(self.memory, np.float64, SHEET_BYTES // _BYTES, self._start)
-            rows = numbers[_HEAD:_TABLE].reshape(ROWS, -1)
-            written = int(self.written)
-            told, other = _copy(written - ROWS), _copy(written)
-            counts = numbers[other : other + self._end]
-            counts[:] = numbers[told : told + self._end]
-            for place in np.unique(rows[:, 0]).astype(int).tolist():
-                bounds = self._bounds.get(place)
-                if bounds is None:
-                    continue
-                width = len(bounds) + 2
-                values = rows[rows[:, 0] == place, 1:]
-                known = ~np.isnan(values)
-                buckets = np.searchsorted(bounds, values) + width * np.arange(TOGETHER)
-                own = counts[place : place + TOGETHER * width]
-                own += np.bincount(buckets[known], minlength=len(own))
-                own[width - 1 :: width] += np.where(known, values, 0.0).sum(axis=0)
-            self.numbers[_COUNTED] = self.written
-            self.next_row = self._first_row
+        assert self._bounds is not None, "there are rows"
+        width = len(self._bounds) + 2
+        numbers = np.frombuffer(self.memory, np.float64, SHEET_BYTES // _BYTES, self._start)
+        rows = numbers[_HEAD:_TABLE].reshape(ROWS, -1)
+        rows = rows[rows[:, 0] != _GONE]
+        known = ~np.isnan(rows[:, 1:])
+        places = (rows[:, :1].astype(np.int64) + width * np.arange(TOGETHER))[known]
+        values = rows[:, 1:][known]
+        buckets = places + np.searchsorted(self._bounds, values)
+        parts = np.rint(values * _PARTS) / _PARTS
+        numbers[counts] += np.bincount(buckets, minlength=self._end)
+        numbers[counts] += np.bincount(places + width - 1, parts, minlength=self._end)
 
     def close(self) -> None:
         """Let go of the memory."""
@@ -152,7 +187,7 @@ class Reading:
             for numbers, value in zip(found, values, strict=True):
                 if not isnan(value):
                     numbers[_bucket(bounds, value)] += 1.0
-                    numbers[-1] += value
+                    numbers[-1] += round(value * _PARTS) / _PARTS
         return found
 
 

@@ -1,8 +1,9 @@
 """What the service counts of itself, summed over all its worker processes.
 
-Each worker writes into a file of its own, through memory that it shares with whoever reads the file: to count is one
-addition, and nothing is lost when a worker dies. Whichever worker is asked adds all files up. What a worker has at the
-moment (a gauge) counts while the worker lives; what it has done (a counter, a histogram) counts for good.
+Each worker writes into a file of its own, through memory that it shares with whoever reads the file: to count is an
+addition there or two, and nothing is lost when a worker dies. Whichever worker is asked adds all files up. What a
+worker has at the moment (a gauge) counts while the worker lives; what it has done (a counter, a histogram) counts for
+good.
 
 A file is a table of 64-bit floats; the lines of another file beside it say what each of them is. Behind the table is
 the sheet of those histograms that are counted in together (`service/histograms.py`). A worker holds a lock
@@ -29,12 +30,21 @@ from typing import Final, Literal, NamedTuple
 
 from service.disk import append, replace, reserve
 from service.histograms import CELLS as CELLS_OF_SHEET
-from service.histograms import HEAD_BYTES, SHEET_BYTES, Histograms, Reading, Sheet, are_of_one_moment, cells_of
+from service.histograms import (
+    HEAD_BYTES,
+    SHEET_BYTES,
+    TOGETHER,
+    Histograms,
+    Reading,
+    Sheet,
+    are_of_one_moment,
+    cells_of,
+)
 
 _BYTES: Final = 8
 _CELLS: Final = 16_384
 _TABLE_BYTES: Final = _CELLS * _BYTES
-_FILE_BYTES: Final = _TABLE_BYTES + SHEET_BYTES  # half a megabyte, of which only what is counted takes any
+_FILE_BYTES: Final = _TABLE_BYTES + SHEET_BYTES  # half a megabyte
 _CELLS_SUFFIX: Final = ".cells"
 _KEYS_SUFFIX: Final = ".keys"
 _BETWEEN_NAMES: Final = ","
@@ -159,7 +169,16 @@ class Metrics:
         return Histogram(self.values, self._place(key), key.bounds)
 
     def histograms(self, names: Sequence[str], bounds: Sequence[float], **labels: str) -> Histograms:
-        """How large up to four things were each time, counted together by one thread alone; raises as `counter`."""
+        """How large up to four things were each time, counted together.
+
+        One thread alone observes in all of these, and they have the same bounds.
+
+        Raises:
+            TooManyMetrics: as `counter` says.
+            ValueError: there are more than four, or others have other bounds.
+        """
+        if len(names) > TOGETHER:
+            raise ValueError(f"at most {TOGETHER} histograms are counted together")
         key = Key("histograms", _BETWEEN_NAMES.join(names), tuple(sorted(labels.items())), tuple(bounds))
         return self._sheet.take(self._place(key), bounds)
 
@@ -277,14 +296,16 @@ def _counts_in(file: Path) -> Iterator[tuple[Key, list[float]]]:
         # The keys first, for a key is there before anything is counted under it.
         with file.open("rb") as lines, file.with_suffix(_CELLS_SUFFIX).open("rb") as cells:
             keys = list(_keys_in(lines.read()))
+            if os.fstat(cells.fileno()).st_size != _FILE_BYTES:
+                return  # it was left by another version of the service
             before = os.pread(cells.fileno(), HEAD_BYTES, _TABLE_BYTES)
-            table, sheet = array("d", cells.read(_TABLE_BYTES)), cells.read(SHEET_BYTES)
+            numbers = cells.read()
             after = os.pread(cells.fileno(), HEAD_BYTES, _TABLE_BYTES)
             is_same_file = os.path.samestat(file.stat(), os.fstat(lines.fileno()))
             # Not another file since, by whose lines the numbers are others'.
             if is_same_file and are_of_one_moment(before, after):
                 break
-    reading = Reading(before, sheet)
+    table, reading = array("d", numbers[:_TABLE_BYTES]), Reading(before, numbers[_TABLE_BYTES:])
     for place, key in keys:
         if key.is_on_sheet:
             names = key.name.split(_BETWEEN_NAMES)

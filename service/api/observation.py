@@ -61,16 +61,23 @@ class Observer:
     def count(self, trip: Trip, status: int) -> float:
         """Count a request whose answer is ready, or that will have none; return the time."""
         ended = perf_counter()
-        if self._metrics is not None:
+        metrics = self._metrics
+        if metrics is not None:
             last = self._last
-            if last is not None and last[0] is trip.route and last[1] is trip.model and last[2] == status:
+            if (
+                last is not None
+                and last[0] is trip.route
+                and last[1] is trip.model
+                and last[2] == status
+                and self._forgettings == metrics.forgettings
+            ):
                 book = last[3]
             else:
-                book = self._book(self._metrics, trip, status)
+                book = self._book(metrics, trip, status)
             book.requests.add()
             if book.times is None:
                 if trip.refused not in _COUNTED:
-                    self._count_refused(self._metrics, trip.refused)
+                    self._count_refused(metrics, trip.refused)
             elif trip.ended:
                 came, asked, begun, done = trip.came, trip.asked, trip.begun, trip.ended
                 book.times.observe(ended - came, asked - came, begun - asked, done - begun)
@@ -117,13 +124,17 @@ class Observer:
         labels = {"route": route, "model": model, "version": version, "status": str(status)}
         try:
             requests = metrics.counter(REQUESTS, **labels)
-            if status not in _ANSWERED:
-                return _Book(requests)
-            names = _NAMES if model else _NAMES[:1]
-            return _Book(requests, metrics.histograms(names, BOUNDS, route=route, model=model))
         except TooManyMetrics:
             _log.warning("there is no room to count requests of %s, model %s, apart: they go uncounted", route, model)
             return _UNCOUNTED
+        if status not in _ANSWERED:
+            return _Book(requests)
+        names = _NAMES if model else _NAMES[:1]
+        try:
+            return _Book(requests, metrics.histograms(names, BOUNDS, route=route, model=model))
+        except TooManyMetrics:
+            _log.warning("there is no room for times of %s, model %s: its requests are counted without", route, model)
+            return _Book(requests)
 
     @staticmethod
     def _count_refused(metrics: Metrics, reason: str) -> None:

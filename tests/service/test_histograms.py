@@ -1,5 +1,6 @@
 """Histograms that are counted in together tell every observation once, whenever they are asked and by whomever."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import threading
 from bisect import bisect_left
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,8 +71,8 @@ def test_every_observation_is_in_the_first_bucket_that_holds_it_and_in_the_sum(
     metrics.close()
 
 
-def test_what_a_killed_worker_has_observed_is_told_once_also_where_it_was_counting(tmp_path: Path) -> None:
-    for number in range(6):
+def test_what_a_killed_worker_has_observed_is_told_once(tmp_path: Path) -> None:
+    for number in range(4):
         folder = tmp_path / str(number)
         with subprocess.Popen([sys.executable, "-c", WORKER, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as worker:
             assert worker.stdout is not None
@@ -84,6 +87,59 @@ def test_what_a_killed_worker_has_observed_is_told_once_also_where_it_was_counti
             assert begun >= observed >= done > ROWS
             assert total == observed
             assert not any(others)
+
+
+def test_what_a_worker_had_observed_that_is_killed_while_it_counts_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, bincount = tmp_path / "counts", np.bincount
+    left: list[Path] = []
+
+    def left_behind(*given: Any, **more: Any) -> Any:
+        left.append(tmp_path / f"left {len(left)}")
+        shutil.copytree(counts, left[-1])
+        return bincount(*given, **more)
+
+    monkeypatch.setattr(np, "bincount", left_behind)
+    metrics = Metrics(counts)
+    times = metrics.histograms(NAMES, BOUNDS)
+    for _ in range(3 * ROWS):
+        times.observe(0.5, 0.5, 0.5, 0.5)
+    found = [told(folder, name) for folder in left for name in NAMES]
+    rows = [numbers[1] for numbers in found]
+    assert sorted(set(rows)) == [ROWS, 2 * ROWS, 3 * ROWS]
+    assert all(numbers == [0, count, 0, 0, count / 2] for numbers, count in zip(found, rows, strict=True))
+
+
+def test_where_rows_cannot_be_counted_requests_go_on_and_what_was_counted_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*given: Any, **more: Any) -> Any:
+        raise MemoryError
+
+    metrics = Metrics(tmp_path)
+    times = metrics.histograms(NAMES, BOUNDS)
+    for number in range(5):
+        with monkeypatch.context() as patch:
+            if number in (1, 2):
+                patch.setattr(np, "bincount", fail)
+            for _ in range(ROWS):
+                times.observe(0.5, 0.5, 0.5, 0.5)
+    times.observe(0.5, 0.5, 0.5, 0.5)
+    assert told(tmp_path, "run") == [0, 3 * ROWS + 1, 0, 0, (3 * ROWS + 1) / 2]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+
+
+def test_a_sum_never_falls_when_rows_are_counted_that_had_been_told(tmp_path: Path) -> None:
+    metrics, random = Metrics(tmp_path), Random(0)
+    quiet, busy = (metrics.histograms(NAMES, BOUNDS, model=model) for model in ("quiet", "busy"))
+    for _ in range(20):
+        for _ in range(ROWS // 2):
+            quiet.observe(*(random.random() for _ in NAMES))
+        before = [told(tmp_path, name, model="quiet") for name in NAMES]
+        for _ in range(ROWS // 2):
+            busy.observe_first(1.0)
+        assert [told(tmp_path, name, model="quiet") for name in NAMES] == before
 
 
 def test_whoever_asks_while_it_is_counted_is_told_of_whole_rows_and_never_of_fewer_than_before(tmp_path: Path) -> None:
@@ -136,6 +192,16 @@ def test_the_same_names_and_labels_are_the_same_histograms(tmp_path: Path) -> No
 def test_there_may_be_fewer_of_them(tmp_path: Path) -> None:
     Metrics(tmp_path).histograms(NAMES[:1], BOUNDS).observe_first(0.5)
     assert collect(tmp_path) == {Key("histogram", "total", (), BOUNDS): [0, 1, 0, 0, 0.5]}
+
+
+def test_those_that_are_counted_together_have_the_same_bounds_and_are_four_at_most(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path)
+    metrics.histograms(NAMES, BOUNDS, model="a")
+    with pytest.raises(ValueError, match="same bounds"):
+        metrics.histograms(NAMES, (1.0, 2.0, 4.0), model="b")
+    with pytest.raises(ValueError, match="at most 4"):
+        metrics.histograms((*NAMES, "fifth"), BOUNDS, model="c")
+    assert {key.name for key in collect(tmp_path)} == set(NAMES)
 
 
 def test_there_is_an_end_to_histograms() -> None:

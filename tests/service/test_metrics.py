@@ -196,6 +196,13 @@ def test_a_worker_is_dead_whose_number_another_process_has(tmp_path: Path) -> No
     assert collect(tmp_path) == {Key("counter", "answers", (), ()): [1]}
 
 
+def test_files_that_another_version_of_the_service_has_left_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "7-1.cells").write_bytes(bytes(65_536))
+    (tmp_path / "7-1.keys").write_bytes(b'[8000, "counter", "answers", [], []]\n')
+    Metrics(tmp_path).counter("answers").add(2)
+    assert list(collect(tmp_path).values()) == [[2]]
+
+
 def test_files_of_the_dead_are_read_once(tmp_path: Path) -> None:
     total = Total(tmp_path)
     for _ in range(3):
