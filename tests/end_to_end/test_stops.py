@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.clients import REQUEST, Balancer, asking
-from tests.end_to_end.process import PATIENCE, Running, children, running
+from tests.end_to_end.process import PATIENCE, Running, children, name_of, running
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -118,5 +118,5 @@ def test_workers_end_by_themselves_when_the_first_process_is_killed(models: Path
         with asking(lambda: service.port, 4, keep=False) as new:
             wait_until(lambda: len(new.answered) > 20)
             service.process.kill()
-            wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in below))
+            wait_until(lambda: not any(name_of(process) for process in below))
         assert new.lost == []
